@@ -1,0 +1,52 @@
+# The front door. Every target does its own set-up on a fresh clone; all it needs is Python 3.11 or later, pip/venv and make.
+#   make demo    a message from a client through the relay to a SparkPost stand-in, all on this machine
+#   make test    every test
+#   make lint types docs-check bench    see below
+
+PYTHON ?= python3
+UV     := .uv/bin/uv
+RUN    := .venv/bin
+export UV_PYTHON_DOWNLOADS = never
+export UV_PYTHON = $(PYTHON)
+
+.PHONY: demo test lint types docs-check bench coverage clean
+
+demo: .venv/ready
+	@$(RUN)/sparkpost-relay demo
+
+test: .venv/ready
+	$(RUN)/pytest
+
+lint: .venv/ready
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/lint-imports
+
+types: .venv/ready
+	$(RUN)/mypy
+
+docs-check: .venv/ready
+	$(RUN)/pytest tests/docs
+
+bench: .venv/ready
+	$(RUN)/python -m benchmarks --quick
+
+coverage: .venv/ready
+	$(RUN)/coverage run -m pytest
+	$(RUN)/coverage combine --quiet
+	$(RUN)/coverage report
+
+# uv lives in an environment of its own: `uv sync` makes .venv exactly what uv.lock says, and would remove itself from it.
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or later is needed; name one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "setting up (once) ..."
+	@$(PYTHON) -m venv .uv
+	@.uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.5'
+
+.venv/ready: $(UV) pyproject.toml uv.lock
+	@$(UV) sync --frozen --all-groups --quiet
+	@touch $@
+
+clean:
+	rm -rf .venv .uv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* benchmarks/build

@@ -1,0 +1,5 @@
+"""`python -m relay` is `sparkpost-relay`."""
+
+from relay.cli import main
+
+main()

@@ -1,0 +1,4 @@
+"""The nouns of the relay: replies, envelopes, messages, outcomes, logins, and the seams between rooms.
+
+Values and pure functions only. Nothing here does I/O, knows asyncio or reads a clock.
+"""

@@ -1,0 +1,67 @@
+"""Under whose name a message travels: what is promised by name, and what is presented on the wire."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from relay.core.secret import Secret
+
+MAX_SUBACCOUNT: Final = 2**31 - 1
+PASSTHROUGH: Final = "passthrough"  # the label of a key that the application presents itself
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Names only, no secret: the identity a message matched and the credential and subaccount that follow from it."""
+
+    identity: str
+    credential: str
+    subaccount: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One SparkPost service: a host and its ports in order of preference."""
+
+    host: str
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address of one port, as dialled."""
+
+    host: str
+    port: int
+    address: str
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """The complete login of an upstream session. Sessions are shared within one login and never between two.
+
+    Equality covers target, user name and key, so a rotated key is another login; `credential` is its label for people.
+    """
+
+    target: Target
+    username: str
+    key: Secret
+    credential: str
+
+    def __str__(self) -> str:
+        return f"{self.username} ({self.credential}) at {self.target.host}"
+
+
+def username_for(base: str, subaccount: int | None) -> str:
+    """The AUTH user name that acts for a subaccount (fact sheet 1.1): `SMTP_Injection:X-MSYS-SUBACCOUNT=123`."""
+    return base if subaccount is None else f"{base}:X-MSYS-SUBACCOUNT={subaccount}"
+
+
+def parse_subaccount(text: str) -> int | None:
+    """A subaccount number as written in a login: 1 … 2³¹-1 without leading zeros, else None."""
+    if not (text.isascii() and text.isdigit()) or text.startswith("0") or len(text) > 10:
+        return None
+    number = int(text)
+    return number if number <= MAX_SUBACCOUNT else None

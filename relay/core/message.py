@@ -1,0 +1,54 @@
+"""A message as it moves through the relay: its queue id, its envelope and its content."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from relay.core.envelope import Envelope
+
+
+class Body(Protocol):
+    """The octets behind the header section, in memory or in a file; readable more than once until closed."""
+
+    @property
+    def size(self) -> int: ...
+
+    def chunks(self) -> Iterator[bytes]:
+        """The octets from the start, in pieces of a bounded size."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The octets between DATA and the final dot, un-stuffed, every line ended by CRLF.
+
+    `header` is the header section without the empty line that ends it; `body` begins with that empty line where there
+    is one. `longest_line` (octets, CRLF not counted) and `eight_bit` say whether anything must be re-encoded on the
+    way out.
+    """
+
+    header: bytes
+    body: Body
+    longest_line: int
+    eight_bit: bool
+
+    @property
+    def size(self) -> int:
+        return len(self.header) + self.body.size
+
+    def chunks(self) -> Iterator[bytes]:
+        """All octets from the start; may be called again for another attempt."""
+        if self.header:
+            yield self.header
+        yield from self.body.chunks()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What one transaction brought: `queue_id` is our name for it in replies, logs and the Received line."""
+
+    queue_id: str
+    envelope: Envelope
+    content: Content

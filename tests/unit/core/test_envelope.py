@@ -1,0 +1,108 @@
+"""Paths and parameters: strict where leniency would change the meaning, kind where it would not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.core.envelope import Address, InternationalAddress, Path, PathError, parse_parameters, split_path
+from relay.core.reply import Reply
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("<a@b.c>", Path("a@b.c", True, False, "")),
+        (" <a@b.c>", Path("a@b.c", True, True, "")),
+        ("<>", Path("", True, False, "")),
+        ("<a@b.c> SIZE=1 BODY=7BIT", Path("a@b.c", True, False, " SIZE=1 BODY=7BIT")),
+        ("a@b.c SIZE=1", Path("a@b.c", False, False, "SIZE=1")),
+        ("< a@b.c >", Path("a@b.c", True, False, "")),
+        ("<@one.example,@two.example:a@b.c>", Path("a@b.c", True, False, "")),
+        ('<"a>b"@c.d> RET=HDRS', Path('"a>b"@c.d', True, False, " RET=HDRS")),
+    ],
+)
+def test_split_path(argument, expected):
+    """Path and parameters come apart."""
+    assert split_path(argument) == expected
+
+
+@pytest.mark.parametrize("argument", ["<a@b.c", "<a@b.c>SIZE=1", "", "   ", "Name <a@b.c>", "a@b.c>", '<"a@b.c>'])
+def test_paths_that_are_refused(argument):
+    """An unclosed bracket, a display name, nothing at all."""
+    with pytest.raises(PathError):
+        Address.parse(split_path(argument).text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a@b.c",
+        "a.b+c=d@e-f.example",
+        '"a b"@c.d',
+        '"a\\"b@c"@d.e',
+        "a@[192.0.2.1]",
+        "a@[IPv6:2001:db8::1]",
+        "a..b@c.d",
+        "a@c_d.e",
+    ],
+)
+def test_addresses_survive_verbatim(text):
+    """What can be read is kept as it was written."""
+    assert str(Address.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a",
+        "a@",
+        "@b.c",
+        "a b@c.d",
+        "a@b..c",
+        "a@-b.c",
+        "a,b@c.d",
+        "a@b c",
+        "a@b.c,d@e.f",
+        "(x)a@b.c",
+        "a@b@c",
+        "a" * 400 + "@b.c",
+    ],
+)
+def test_bad_addresses(text):
+    """What could be read in two ways is not read at all."""
+    with pytest.raises(PathError):
+        Address.parse(text)
+
+
+def test_international_addresses_are_told_apart():
+    """They need SMTPUTF8, which has a reply of its own."""
+    with pytest.raises(InternationalAddress):
+        Address.parse("jürgen@example.com")
+
+
+def test_parameters_keep_their_case():
+    """Keywords are case-blind, values are not (ENVID, ORCPT)."""
+    assert parse_parameters(" size=10 EnvId=AbC NOTIFY=never flag") == {
+        "SIZE": "10",
+        "ENVID": "AbC",
+        "NOTIFY": "never",
+        "FLAG": None,
+    }
+
+
+@pytest.mark.parametrize("rest", [" =1", " SIZE=", " SIZE=1 size=2", " A=b=c", " -X=1"])
+def test_malformed_parameters(rest):
+    """Malformed and repeated parameters are refused by name."""
+    assert isinstance(parse_parameters(rest), Reply)
+
+
+@given(st.text(max_size=80))
+def test_the_parser_never_fails_otherwise(text):
+    """Any argument gives an address or a PathError, and what is read has one `@` outside quotes."""
+    try:
+        address = Address.parse(split_path(text).text)
+    except PathError:
+        return
+
+    assert "@" not in address.domain
+    assert str(address).isascii()

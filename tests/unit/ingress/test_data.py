@@ -1,0 +1,192 @@
+"""The content reader: its end, its limits, and that chunking never matters."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.core import reply
+from relay.ingress.data import HEADER_LIMIT, MEMORY_LIMIT, DataLimits, DataReader, LineEnd
+
+LIMITS = DataLimits(message_size=1_000_000, line_length=100_000)
+
+
+def read(octets: bytes, *, line_end: LineEnd = LineEnd.CRLF, limits: DataLimits = LIMITS, size: int = 0):
+    """Feed `octets` whole or in pieces of `size`; the reader and what followed the end (None if it never came)."""
+    reader = DataReader(limits, line_end)
+    pieces = [octets] if not size else [octets[i : i + size] for i in range(0, len(octets), size)]
+    for index, piece in enumerate(pieces):
+        rest = reader.feed(piece)
+        if rest is not None:
+            return reader, rest + b"".join(pieces[index + 1 :])
+    return reader, None
+
+
+def octets_of(reader: DataReader) -> bytes:
+    return b"".join(reader.content().chunks())
+
+
+def test_content_ends_at_the_dot_line():
+    """What stands before CRLF.CRLF is the content, what follows is left for the dialogue."""
+    reader, rest = read(b"Subject: x\r\n\r\nbody\r\n.\r\nQUIT\r\n")
+
+    assert octets_of(reader) == b"Subject: x\r\n\r\nbody\r\n"
+    assert rest == b"QUIT\r\n"
+    assert reader.content().header == b"Subject: x\r\n"
+
+
+def test_empty_content():
+    """A dot right after 354 is an empty message."""
+    reader, rest = read(b".\r\n")
+
+    assert octets_of(reader) == b""
+    assert rest == b""
+
+
+def test_dots_are_unstuffed_once():
+    """A line that begins with a dot loses exactly one."""
+    reader, _ = read(b"..a\r\n...\r\nb.\r\n..\r\n.\r\n")
+
+    assert octets_of(reader) == b".a\r\n..\r\nb.\r\n.\r\n"
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        b"\n.\n",
+        b"\n.\r\n",
+        b"\r\n.\n",
+        b"\r.\r",
+        b"\r.\r\n",
+        b"\r\n.\r",
+        b"\r\n\x00.\r\n",
+        b"\r\n.\x00\r\n",
+        b"\n\r.\r\n",
+    ],
+)
+def test_no_other_end_of_data_is_taken(variant):
+    """In a CRLF session nothing but CRLF.CRLF ends the content, so nothing can be smuggled behind it."""
+    reader, rest = read(b"a" + variant + b"MAIL FROM:<smuggled@example.com>\r\n.\r\n")
+
+    assert rest == b""
+    assert b"smuggled" in octets_of(reader)
+    assert b"\r\n.\r\n" not in octets_of(reader).replace(b"\r\n.", b"\r\n..")
+
+
+def test_lone_line_ends_become_crlf():
+    """Bare LF and lone CR are normalised, and named as tolerances."""
+    reader, _ = read(b"a\nb\rc\r\n\r\r\nd\r\n.\r\n")
+
+    assert octets_of(reader) == b"a\r\nb\r\nc\r\n\r\n\r\nd\r\n"
+    assert {"bare-lf", "lone-cr"} <= reader.tolerances
+
+
+def test_bare_lf_session():
+    """A session that began with bare LF ends its data with LF.LF and gets CRLF content."""
+    reader, rest = read(b"Subject: x\n\n..a\nb\n.\nQUIT\n", line_end=LineEnd.LF)
+
+    assert octets_of(reader) == b"Subject: x\r\n\r\n.a\r\nb\r\n"
+    assert rest == b"QUIT\n"
+
+
+def test_crlf_within_a_bare_lf_session_is_one_line_end():
+    """CRLF lines in such a content are not doubled, whatever the chunking."""
+    for size in (0, 1, 2, 3):
+        reader, rest = read(b"a\r\nb\r\n.c\r\n\n.\n", line_end=LineEnd.LF, size=size)
+
+        assert rest == b""
+        assert octets_of(reader) == b"a\r\nb\r\nc\r\n\r\n"
+
+
+def test_too_large_is_read_to_its_end():
+    """Content over the limit is dropped but its end is found, so that the rest is not taken for commands."""
+    reader, rest = read(b"x\r\n" * 500_000 + b".\r\nRSET\r\n", size=65536)
+
+    assert reader.refusal == reply.message_too_large(1_000_000)
+    assert rest == b"RSET\r\n"
+
+
+def test_one_line_of_ten_megabytes():
+    """A line without an end is refused by its length and costs no memory."""
+    reader, rest = read(b"x" * 10_000_000 + b"\r\n.\r\n", size=65536, limits=DataLimits(20_000_000, 100_000))
+
+    assert reader.refusal == reply.line_too_long(100_000)
+    assert rest == b""
+
+
+def test_header_section_has_a_limit():
+    """A header section that never ends is refused."""
+    reader, _ = read(b"X: y\r\n" * (HEADER_LIMIT // 5) + b".\r\n", size=65536, limits=DataLimits(20_000_000, 1000))
+
+    assert reader.refusal == reply.HEADER_TOO_LARGE
+
+
+def test_large_content_is_spooled_to_a_file_and_can_be_read_twice():
+    """Beyond the memory limit the body lives in a file; reading it again gives the same octets."""
+    line = b"0123456789" * 7 + b"\r\n"
+    octets = b"Subject: big\r\n\r\n" + line * (3 * MEMORY_LIMIT // len(line))
+    reader, _ = read(octets + b".\r\n", size=10_000, limits=DataLimits(20_000_000, 1000))
+    content = reader.content()
+
+    assert b"".join(content.chunks()) == octets
+    assert b"".join(content.chunks()) == octets
+    assert content.size == len(octets)
+    content.body.close()
+
+
+def test_measures():
+    """The longest line and 8-bit octets are known without another pass."""
+    reader, _ = read(b"ab\r\nabcdef\r\n\xe9\r\n.\r\n", size=1)
+
+    assert reader.content().longest_line == 6
+    assert reader.content().eight_bit
+
+
+@pytest.mark.parametrize(
+    ("octets", "stalled"), [(b"a\n.\n", True), (b"a\n.\r\n", True), (b"a\r\n.", False), (b"a\n", False)]
+)
+def test_a_client_that_believes_to_be_done_is_noticed(octets, stalled):
+    """LF.LF in a CRLF session stalls the client; the reader knows."""
+    reader, rest = read(octets)
+
+    assert rest is None
+    assert reader.stalled is stalled
+
+
+ALPHABET = st.lists(
+    st.sampled_from(
+        [b"\r\n", b"\n", b"\r", b".", b"..", b"a", b"X: y", b"\xff", b"\x00", b"\r\n.\r\n", b"\r\n\r\n", b"x" * 50]
+    )
+).map(b"".join)
+
+
+@given(octets=ALPHABET, sizes=st.lists(st.integers(1, 7), min_size=1), line_end=st.sampled_from(LineEnd))
+def test_chunking_never_matters(octets, sizes, line_end):
+    """Any octets in any pieces give the same content, the same end, the same measures."""
+    stream = octets + line_end.value + b"." + line_end.value + b"NOOP\r\n"
+    whole, whole_rest = read(stream, line_end=line_end)
+    reader = DataReader(LIMITS, line_end)
+    position = index = 0
+    rest = None
+    while rest is None:
+        size = sizes[index % len(sizes)]
+        rest = reader.feed(stream[position : position + size])
+        position, index = position + size, index + 1
+
+    assert rest + stream[position:] == whole_rest
+    assert reader.content().header == whole.content().header
+    assert octets_of(reader) == octets_of(whole)
+    assert reader.content().longest_line == whole.content().longest_line
+    assert reader.tolerances == whole.tolerances
+
+
+@given(octets=ALPHABET)
+def test_content_is_lines_ended_by_crlf(octets):
+    """Whatever came in, what goes on has no lone CR or LF, ends with CRLF and reports its longest line."""
+    reader, _ = read(octets + b"\r\n.\r\n")
+    content = octets_of(reader)
+
+    assert re.search(rb"\r(?!\n)|(?<!\r)\n", content) is None
+    assert content == b"" or content.endswith(b"\r\n")
+    assert reader.content().longest_line == max(len(line) for line in content.split(b"\r\n"))
