@@ -68,8 +68,11 @@ class Reply:
         return " ".join(str(part) for part in (self.code, self.enhanced, self.text) if part is not None and part != "")
 
     def wire(self) -> bytes:
-        """The reply as one line of printable ASCII; text that would not fit is cut, and shows that it was."""
-        line = _UNPRINTABLE.sub("?", str(self))
+        """The reply as one line of printable ASCII; text that would not fit is cut, and shows that it was.
+
+        The space behind the code is sent without a text too (RFC 5321 §4.2; RFC 4954 §4 demands it of an empty 334).
+        """
+        line = _UNPRINTABLE.sub("?", str(self)) if self.enhanced or self.text else f"{self.code} "
         if len(line) > MAX_LINE - 2:
             line = line[: MAX_LINE - 5] + "..."
         return line.encode("ascii") + b"\r\n"
@@ -144,6 +147,9 @@ AUTH_FAILED: Final = _reply(535, "5.7.8", "user name or password is wrong")
 AUTH_NOT_OFFERED: Final = _reply(502, "5.5.1", "AUTH is not offered on this listener")
 AUTH_MECHANISM_UNKNOWN: Final = _reply(504, "5.5.4", "this mechanism is not offered: use PLAIN or LOGIN")
 AUTH_MALFORMED: Final = _reply(501, "5.5.2", "malformed AUTH: base64 expected")
+AUTH_PLAIN_MALFORMED: Final = _reply(501, "5.5.2", "malformed AUTH PLAIN: NUL, user name, NUL, password expected")
+AUTH_BAD_USER: Final = _reply(501, "5.5.2", "AUTH needs a user name of at most 320 printable characters")
+AUTH_FOR_ANOTHER: Final = _reply(535, "5.7.8", "the authorization identity must be empty or the user name")
 AUTH_CANCELLED: Final = _reply(501, "5.7.0", "authentication cancelled")
 AUTH_LINE_TOO_LONG: Final = _reply(500, "5.5.6", "authentication exchange line is too long")
 AUTH_ALREADY: Final = _reply(503, "5.5.1", "already authenticated")

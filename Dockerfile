@@ -1,0 +1,27 @@
+# sparkpost-relay as a container: small, not root, and content with a read-only root file system.
+#   docker build -t sparkpost-relay .
+#   docker run --read-only --tmpfs /tmp -e SPARKPOST_API_KEY=… -e RELAY_NETWORKS=172.16.0.0/12 sparkpost-relay
+
+FROM docker.io/library/python:3.12-slim AS build
+WORKDIR /src
+RUN python -m venv /uv && /uv/bin/pip install --no-cache-dir --disable-pip-version-check 'uv>=0.5'
+ENV UV_PROJECT_ENVIRONMENT=/opt/sparkpost-relay UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_NO_CACHE=1
+# Dependencies first: they change less often than the relay.
+COPY pyproject.toml uv.lock ./
+RUN /uv/bin/uv sync --frozen --no-dev --no-install-project
+COPY README.md LICENSE ./
+COPY relay relay
+RUN /uv/bin/uv sync --frozen --no-dev --no-editable
+
+FROM docker.io/library/python:3.12-slim
+RUN useradd --system --uid 10025 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin relay
+COPY --from=build /opt/sparkpost-relay /opt/sparkpost-relay
+ENV PATH=/opt/sparkpost-relay/bin:$PATH PYTHONUNBUFFERED=1
+# It listens for its neighbours; RELAY_NETWORKS says who they are, and without it the relay refuses to start.
+ENV RELAY_LISTEN=0.0.0.0:2525
+USER 10025:10025
+EXPOSE 2525
+# SIGTERM: messages in hand are answered, then it exits 0.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["sparkpost-relay"]
+CMD ["serve"]

@@ -1,0 +1,224 @@
+"""One run: one peer under one workload, from a fresh start to the last message's arrival at the sink."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import processes
+from benchmarks.certificates import Certificates
+from benchmarks.instruments import LoadResult, Sink, SinkCounters, run_load
+from benchmarks.peers import Peer, PeerError, Place, free_port, log_tail, started
+
+WARM_UP_SIZE = 2000
+ARRIVAL_PATIENCE = 10.0
+"""Seconds without a further arrival after which a message that was accepted counts as lost."""
+
+MOST_RIG_SHARE = 0.8
+"""Of one core. Load generator and sink have one thread each: beyond this the rig measures itself."""
+
+MOST_FOREIGN_SHARE = 0.25
+"""Of one core. When others on this machine use more than this, a run says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What the clients do: how many they are, how large their messages, whether they keep their connections."""
+
+    size: int
+    clients: int
+    kept: bool = True
+    pipelining: bool = False
+
+    @property
+    def name(self) -> str:
+        """In words, as the tables are headed."""
+        connections = "kept connections" if self.kept else "a new connection per message"
+        name = f"{show_size(self.size)}, {self.clients} clients, {connections}"
+        return f"{name}, pipelining" if self.pipelining else name
+
+    def options(self) -> list[str | float]:
+        """The options of `rig/load.c` that say the same."""
+        options: list[str | float] = ["--size", self.size, "--clients", self.clients]
+        if not self.kept:
+            options.append("--new-connections")
+        if self.pipelining:
+            options.append("--pipelining")
+        return options
+
+
+def show_size(octets: int) -> str:
+    """2000 as "2 kB"."""
+    for unit, factor in (("MB", 1_000_000), ("kB", 1000)):
+        if octets >= factor:
+            return f"{octets / factor:g} {unit}"
+    return f"{octets} B"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run gave. Shares are of one core; CPU and memory are those of the peer's whole process tree."""
+
+    peer: str
+    workload: str
+    round_number: int
+    seconds: float
+    accepted: int
+    delivered: int
+    duplicates: int
+    refused: int
+    broken: int
+    unanswered: int
+    missing_octets: int
+    last_failure: str
+    rate: float
+    cpu_ms: float
+    p50_ms: float
+    p99_ms: float
+    peak_rss: int
+    connections: int
+    max_open: int
+    flights: float
+    load_share: float
+    sink_share: float
+    foreign_share: float
+
+    @property
+    def lost(self) -> int:
+        """Messages that the peer answered 250 for and the sink never saw."""
+        return max(0, self.accepted - self.delivered)
+
+    @property
+    def void(self) -> str | None:
+        """Why this run says nothing about the peer, or None."""
+        for name, share in (("load generator", self.load_share), ("sink", self.sink_share)):
+            if share > MOST_RIG_SHARE:
+                return f"{name} used {share:.0%} of a core"
+        return None
+
+    @property
+    def faults(self) -> list[str]:
+        """What went wrong with mail, in words; a good run has none."""
+        counts = {
+            "lost": self.lost,
+            "sent twice": self.duplicates,
+            "refused": self.refused,
+            "broken off": self.broken,
+            "unanswered": self.unanswered,
+            "octets missing": self.missing_octets,
+        }
+        return [f"{count} {what}" for what, count in counts.items() if count > 0]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All the meters, read at one moment."""
+
+    sink: SinkCounters
+    peer_cpu: float
+    own_cpu: float
+    machine_cpu: float
+    at: float
+
+    @classmethod
+    def take(cls, sink: Sink, pid: int) -> "Snapshot":
+        """Reads them."""
+        return cls(
+            sink=sink.read(),
+            peer_cpu=processes.cpu_seconds(pid),
+            own_cpu=time.process_time(),
+            machine_cpu=processes.machine_cpu_seconds(),
+            at=time.monotonic(),
+        )
+
+
+def measure(
+    peer: Peer,
+    workload: Workload,
+    *,
+    round_number: int,
+    seconds: float,
+    reply_delay_ms: float,
+    certificates: Certificates,
+    directory: Path,
+) -> Run:
+    """Starts sink and peer afresh, warms the peer up, and loads it for so many seconds."""
+    directory.mkdir(parents=True)
+    with Sink(certificates, reply_delay_ms) as sink:
+        place = Place(directory, free_port(), sink.port, certificates.ca)
+        with started(peer, place) as pid:
+            warm_up(peer, place, sink, workload.clients)
+            before = Snapshot.take(sink, pid)
+            load = run_load(place.port, *workload.options(), "--seconds", seconds, "--first-serial", workload.clients)
+            await_arrival(sink, before.sink.distinct + load.accepted)
+            after = Snapshot.take(sink, pid)
+            if load.accepted == 0:
+                raise PeerError(f"{peer.name} accepted nothing: {load.last_failure}\n{log_tail(place)}")
+            return evaluate(peer, workload, round_number, load, before, after, processes.peak_rss(pid))
+
+
+def warm_up(peer: Peer, place: Place, sink: Sink, clients: int) -> None:
+    """One small message from each client, so that imports are done and connections that are kept are open."""
+    load = run_load(place.port, "--messages", clients, "--clients", clients, "--size", WARM_UP_SIZE, "--timeout", 15)
+    if load.accepted != clients:
+        raise PeerError(
+            f"{peer.name} accepted {load.accepted} of {clients} messages while warming up"
+            f" ({load.last_failure or 'the others got no answer'}):\n{log_tail(place)}"
+        )
+    await_arrival(sink, clients)
+
+
+def await_arrival(sink: Sink, expected: int) -> None:
+    """Returns when the sink has seen so many messages, or none any more for a while."""
+    counters = sink.read()
+    quiet_since = counters.at
+    while counters.distinct < expected and counters.at - quiet_since < ARRIVAL_PATIENCE:
+        time.sleep(0.02)
+        earlier, counters = counters, sink.read()
+        if counters.distinct > earlier.distinct:
+            quiet_since = counters.at
+
+
+def evaluate(
+    peer: Peer,
+    workload: Workload,
+    round_number: int,
+    load: LoadResult,
+    before: Snapshot,
+    after: Snapshot,
+    peak_rss: int,
+) -> Run:
+    """The differences between two snapshots, as rates and shares."""
+    delivered = after.sink.distinct - before.sink.distinct
+    messages = after.sink.messages - before.sink.messages
+    octets = after.sink.octets - before.sink.octets
+    # From the first client's start to the last arrival: for a relay that queues this outlasts the clients.
+    seconds = max(after.sink.last_message_at, load.ended) - load.started
+    peer_cpu = after.peer_cpu - before.peer_cpu
+    sink_cpu = after.sink.cpu_seconds - before.sink.cpu_seconds
+    own_cpu = after.own_cpu - before.own_cpu
+    foreign_cpu = after.machine_cpu - before.machine_cpu - peer_cpu - sink_cpu - own_cpu - load.cpu_seconds
+    return Run(
+        peer=peer.name,
+        workload=workload.name,
+        round_number=round_number,
+        seconds=seconds,
+        accepted=load.accepted,
+        delivered=delivered,
+        duplicates=messages - delivered,
+        refused=load.refused,
+        broken=load.broken,
+        unanswered=load.unanswered,
+        missing_octets=max(0, messages * workload.size - octets),
+        last_failure=load.last_failure,
+        rate=delivered / seconds,
+        cpu_ms=peer_cpu / max(1, delivered) * 1000,
+        p50_ms=load.p50_ms,
+        p99_ms=load.p99_ms,
+        peak_rss=peak_rss,
+        connections=after.sink.connections - before.sink.connections,
+        max_open=after.sink.max_open,
+        flights=(after.sink.flights - before.sink.flights) / max(1, delivered),
+        load_share=load.cpu_seconds / (load.ended - load.started),
+        sink_share=sink_cpu / seconds,
+        foreign_share=max(0.0, foreign_cpu) / (after.at - before.at),
+    )

@@ -1,0 +1,234 @@
+"""The command line: reads arguments, calls the room that does the work, prints, and returns an exit status.
+
+Statuses follow sysexits(3): 0 fine, 1 something was found or refused, 64 wrong use, 69 a listener cannot bind, 78 bad
+configuration. Every command imports what it needs when it runs, so that the small ones start quickly.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+
+import typer
+
+from relay import __version__
+
+if TYPE_CHECKING:
+    from relay.config import Loaded
+
+EX_UNAVAILABLE: Final = 69
+EX_CONFIG: Final = 78
+
+cli = typer.Typer(
+    name="sparkpost-relay",
+    help="A local SMTP relay for SparkPost: applications talk to localhost, SparkPost gets their mail as it must be.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Without it: $RELAY_CONFIG, else /etc/sparkpost-relay/relay.yaml, else the environment alone.",
+    ),
+]
+
+
+def main() -> None:
+    """The `sparkpost-relay` program."""
+    cli()
+
+
+def _load(path: Path | None) -> "Loaded":
+    """The configuration with its warnings on stderr, or every problem on stderr and exit 78."""
+    from relay.config import ConfigError, load
+
+    try:
+        loaded = load(str(path) if path is not None else None)
+    except ConfigError as error:
+        _fail(str(error), EX_CONFIG)
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return loaded
+
+
+def _fail(text: str, status: int) -> NoReturn:
+    print(text, file=sys.stderr)
+    raise typer.Exit(status)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"sparkpost-relay {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@cli.command()
+def serve(config: ConfigOption = None) -> None:
+    """Run the relay until SIGTERM or SIGINT.
+
+    Exit 0 after messages in hand have been answered, 78 on bad configuration, 69 if a listener cannot bind.
+    """
+    from relay.app import run
+    from relay.ingress.listener import BindError
+
+    loaded = _load(config)
+    try:
+        asyncio.run(run(loaded.config))
+    except BindError as error:
+        _fail(str(error), EX_UNAVAILABLE)
+
+
+@cli.command()
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave relay and sandbox running until Ctrl-C, and print their addresses.")
+    ] = False,
+) -> None:
+    """Show the whole way: a client, this relay, and a SparkPost that lives on localhost.
+
+    Needs no account, no configuration and no network. Exit 0 if the message arrived under the right identity.
+    """
+    from relay.demo import demonstrate
+
+    raise typer.Exit(asyncio.run(demonstrate(keep=keep)))
+
+
+@cli.command()
+def sandbox(
+    smtp: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--smtp",
+            metavar="HOST:PORT[=MODE]",
+            help="Where to listen; may repeat. MODE makes a port misbehave (silent, no-starttls, wrong-name, ...).",
+        ),
+    ] = None,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option("--api-key", metavar="KEY", help="A key that is accepted; may repeat. Default: one made up."),
+    ] = None,
+    tls_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-dir", metavar="DIR", help="Where ca.pem and the certificates are kept. Default: a temporary folder."
+        ),
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option("--store", metavar="DIR", help="Write each accepted message as one .eml and one .json."),
+    ] = None,
+) -> None:
+    """Run the SparkPost stand-in alone: for trying a configuration, and for the tests of your own applications.
+
+    It demands STARTTLS and AUTH as SparkPost does, answers in SparkPost's words, and takes faults by magic address
+    (tempfail@, 550-5.7.1@, disconnect-after-dot@, ...). Point a relay at it with upstream.host, ports and tls.ca_file.
+    """
+    from relay.sandbox.command import run_sandbox
+
+    raise typer.Exit(asyncio.run(run_sandbox(smtp or ["127.0.0.1:2587"], api_key or [], tls_dir, store)))
+
+
+@cli.command("check-config")
+def check_config(config: ConfigOption = None) -> None:
+    """Check the configuration: every problem at once, each with file, line and key.
+
+    Exit 78 if there is one; otherwise the effective configuration is printed, secrets redacted.
+    """
+    from relay.config import dump
+
+    print(dump(_load(config)), end="")
+
+
+@cli.command()
+def explain(
+    config: ConfigOption = None,
+    login: Annotated[
+        str | None, typer.Option(metavar="USER", help="The user name the client has logged in with.")
+    ] = None,
+    mail_from: Annotated[
+        str, typer.Option("--from", metavar="ADDRESS", help="The reverse-path (MAIL FROM); <> is null.")
+    ] = "",
+    client: Annotated[str, typer.Option(metavar="IP", help="The client's address.")] = "127.0.0.1",
+    listener: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The listener it comes in by. Default: the first.")
+    ] = None,
+    header_from: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="The From header; checked against the identity's senders.")
+    ] = None,
+) -> None:
+    """Say which identity, credential and subaccount a message would get, which rule decided, and why others did not.
+
+    Exit 0 if the message would pass, 1 if it would be refused.
+    """
+    from relay.explain import explain as explained
+
+    text, passes = explained(
+        _load(config).config,
+        login=login,
+        mail_from=mail_from,
+        client=client,
+        listener=listener,
+        header_from=header_from,
+    )
+    print(text)
+    raise typer.Exit(0 if passes else 1)
+
+
+@cli.command()
+def doctor(config: ConfigOption = None) -> None:
+    """Try the whole way to SparkPost without sending mail, and say what is wrong and what would help.
+
+    DNS, every port, every address family, banner, STARTTLS, certificate, AUTH for each credential, latency.
+    Exit 0 if mail would flow with every credential, 1 if not.
+    """
+    from relay.doctor import examine
+
+    raise typer.Exit(asyncio.run(examine(_load(config).config)))
+
+
+@cli.command()
+def send(
+    to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="Who gets the test message.")],
+    mail_from: Annotated[
+        str | None,
+        typer.Option("--from", metavar="ADDRESS", help="Sender: reverse-path and From header. Default: the recipient."),
+    ] = None,
+    via: Annotated[str, typer.Option(metavar="HOST:PORT", help="The relay.")] = "localhost:2525",
+    login: Annotated[str | None, typer.Option(metavar="USER", help="Log in; the password is asked for.")] = None,
+) -> None:
+    """Send one test message through a running relay and show what it answers. Exit 0 if it was accepted, 1 if not."""
+    from relay.send import send_test_message
+
+    password = typer.prompt("password", hide_input=True) if login is not None else None
+    raise typer.Exit(send_test_message(to=to, mail_from=mail_from or to, via=via, login=login, password=password))
+
+
+@cli.command("hash-password")
+def hash_password() -> None:
+    """Print the argon2id hash of a password, for `identities[].password`.
+
+    The password is asked for twice on a terminal, and is one line of stdin otherwise.
+    """
+    from relay.ingress.auth import hash_password as hashed
+
+    if sys.stdin.isatty():
+        password = typer.prompt("password", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        _fail("an empty password protects nothing: give one on stdin", 1)
+    print(hashed(password))

@@ -1,0 +1,55 @@
+"""The configuration: loaded from defaults, a YAML file and the environment, checked whole, printed without secrets.
+
+`load` is the way in. `model` has every key; `check` has the rules that concern more than one.
+"""
+
+from relay.config.addresses import IPNetwork, TcpAddress
+from relay.config.keys import KeyInfo, keys
+from relay.config.loader import Loaded, load
+from relay.config.model import (
+    Admin,
+    Config,
+    Credential,
+    CredentialUpstream,
+    Delivery,
+    Identity,
+    IdentityLimits,
+    Limits,
+    Listener,
+    ListenerTls,
+    Log,
+    Match,
+    Timeouts,
+    Upstream,
+    UpstreamTls,
+)
+from relay.config.printing import dump
+from relay.config.problems import ConfigError, Origin, Problem
+
+__all__ = [
+    "Admin",
+    "Config",
+    "ConfigError",
+    "Credential",
+    "CredentialUpstream",
+    "Delivery",
+    "IPNetwork",
+    "Identity",
+    "IdentityLimits",
+    "KeyInfo",
+    "Limits",
+    "Listener",
+    "ListenerTls",
+    "Loaded",
+    "Log",
+    "Match",
+    "Origin",
+    "Problem",
+    "TcpAddress",
+    "Timeouts",
+    "Upstream",
+    "UpstreamTls",
+    "dump",
+    "keys",
+    "load",
+]

@@ -1,0 +1,347 @@
+"""The rules across keys: names that must exist and be unique, addresses that clash, who may relay, who can log in.
+
+Each rule is a function from the configuration to findings; `RULES` lists them with the sections they read, so that a
+rule is not asked about what is already known to be broken.
+"""
+
+import datetime
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import argon2
+
+from relay.config.addresses import IPNetwork
+from relay.config.certificates import Flaw, examine_authorities, examine_pair
+from relay.config.model import Config, Identity, Listener, Match
+from relay.config.problems import Path
+from relay.config.validation import NO_API_KEY
+
+WIDEST: Final = {4: 8, 6: 32}  # shortest prefix that is still taken for "our own network" where no AUTH is asked for
+ARGON2: Final = "$argon2"
+
+SPARKPOST_CONNECTIONS: Final = 10  # fact sheet 1.3
+SPARKPOST_MESSAGES: Final = 100  # per connection, fact sheet 1.3
+SPARKPOST_IDLE: Final = 60.0  # seconds, fact sheet 1.3
+SPARKPOST_SIZE: Final = 20_000_000  # octets, fact sheet 1.3
+IMPLICIT_TLS_PORT: Final = 465
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a rule found at a key; one that is not fatal is a warning."""
+
+    path: Path
+    text: str
+    fatal: bool = True
+
+
+def warning(path: Path, text: str) -> Finding:
+    return Finding(path, text, fatal=False)
+
+
+Rule = Callable[[Config], Iterator[Finding]]
+
+
+def check(config: Config, broken: Iterable[Path]) -> Iterator[Finding]:
+    """Every finding of every rule that can be asked, given the paths that did not make sense."""
+    broken = frozenset(broken)
+    sections = {path[0] for path in broken if path}
+    elements = {path[:2] for path in broken}
+    for rule, reads in RULES:
+        if not sections & reads:
+            yield from (finding for finding in rule(config) if finding.path[:2] not in elements)
+
+
+# --- listeners
+
+
+def listener_names(config: Config) -> Iterator[Finding]:
+    """Two listeners of one name could not be told apart."""
+    yield from _unique("listeners", [listener.name for listener in config.listeners])
+
+
+def listener_addresses(config: Config) -> Iterator[Finding]:
+    """Two sockets on one address: the second could not be opened."""
+    taken = [("admin.address", config.admin.address)] if config.admin.address is not None else []
+    for index, listener in enumerate(config.listeners):
+        for owner, address in taken:
+            if listener.address.clashes(address):
+                text = f"{listener.address} is taken by {owner} on {address}: choose another port"
+                yield Finding(("listeners", index, "address"), text)
+                break
+        taken.append((f"listener {listener.name}", listener.address))
+
+
+def listener_tls(config: Config) -> Iterator[Finding]:
+    """A certificate with its key where TLS is spoken, and none where it is not."""
+    for index, listener in enumerate(config.listeners):
+        here, tls = ("listeners", index, "tls"), listener.tls
+        given = {"certificate": tls.certificate, "key": tls.key}
+        if tls.mode == "none":
+            for name, value in given.items():
+                if value is not None:
+                    yield Finding((*here, name), "given, but tls.mode is none: set it to starttls or implicit")
+        elif tls.certificate is None or tls.key is None:
+            for name, value in given.items():
+                if value is None:
+                    yield Finding((*here, name), f"tls.mode {tls.mode} needs it: name the PEM file with the {name}")
+        else:
+            flaw = examine_pair(tls.certificate, tls.key, datetime.datetime.now(datetime.UTC))
+            if flaw is not None:
+                yield _from_flaw(here, flaw)
+
+
+def open_relay(config: Config) -> Iterator[Finding]:
+    """Strangers must not send mail in the operator's name."""
+    for index, listener in enumerate(config.listeners):
+        if listener.address.loopback:
+            continue
+        here = ("listeners", index, "networks")
+        if "networks" not in listener.model_fields_set:
+            yield Finding(
+                here,
+                f"listener {listener.name} can be reached from other hosts, but the default networks let none of them "
+                "in: give those of your applications, such as [10.0.0.0/8] (RELAY_NETWORKS), or listen on localhost",
+            )
+        elif listener.auth in ("none", "optional"):
+            for position, network in enumerate(listener.networks):
+                if _is_wide(network):
+                    yield Finding(
+                        (*here, position),
+                        f"{network} would make an open relay: no login is asked for (auth: {listener.auth}). Name "
+                        f"networks of /{WIDEST[network.version]} or longer, or set auth: required",
+                    )
+
+
+def plain_auth(config: Config) -> Iterator[Finding]:
+    """Passwords do not cross a network in clear unless the operator says that they may."""
+    for index, listener in enumerate(config.listeners):
+        asks = listener.auth in ("required", "passthrough") or bool(_logins(config, listener))
+        exposed = not listener.address.loopback and listener.tls.mode == "none" and not listener.tls.allow_plain_auth
+        if listener.auth != "none" and asks and exposed:
+            yield Finding(
+                ("listeners", index, "tls", "mode"),
+                f"passwords would cross the network in clear (auth: {listener.auth}): set starttls or implicit with a "
+                "certificate, or tls.allow_plain_auth: true if the network is trusted, or auth: none",
+            )
+
+
+def login_possible(config: Config) -> Iterator[Finding]:
+    """A listener that demands a login needs an identity that can log in there."""
+    for index, listener in enumerate(config.listeners):
+        if listener.auth == "required" and not _logins(config, listener):
+            yield Finding(
+                ("listeners", index, "auth"),
+                "nobody can log in here, as no identity has match.login and password for this listener: add one, or "
+                "set auth: none",
+            )
+
+
+# --- identities
+
+
+def identity_names(config: Config) -> Iterator[Finding]:
+    """Logs, metrics and `explain` name identities."""
+    yield from _unique("identities", [identity.name for identity in config.identities])
+
+
+def identity_subaccount(config: Config) -> Iterator[Finding]:
+    """One message has one subaccount: captured from the login, or fixed."""
+    for index, identity in enumerate(config.identities):
+        if not _captures(identity):
+            continue
+        if identity.subaccount is not None:
+            text = "match.login captures {subaccount}, so a fixed one cannot be given: remove one of the two"
+            yield Finding(("identities", index, "subaccount"), text)
+        if identity.password is not None:
+            yield warning(
+                ("identities", index, "password"),
+                "one password for every {subaccount} is one trust domain: whoever knows it can send as any of them",
+            )
+
+
+def identity_password(config: Config) -> Iterator[Finding]:
+    """A login needs a password and a password its login; where applications present API keys, none is asked for."""
+    for index, identity in enumerate(config.identities):
+        here = ("identities", index)
+        if _passthrough_only(config, identity):
+            if identity.password is not None:
+                text = "never asked for, as the password on a passthrough listener is an API key: remove it"
+                yield Finding((*here, "password"), text)
+        elif identity.match.login is None and identity.password is not None:
+            yield Finding(
+                (*here, "password"), "there is no match.login that it belongs to: add one, or remove the password"
+            )
+        elif identity.match.login is not None and identity.password is None:
+            yield Finding((*here, "match", "login"), "a login needs a password: add password to this identity")
+        if identity.password is not None and identity.password.reveal().startswith(ARGON2):
+            try:
+                argon2.extract_parameters(identity.password.reveal())
+            except argon2.exceptions.InvalidHashError:
+                text = "it begins like an argon2 hash and is none: make one with sparkpost-relay hash-password"
+                yield Finding((*here, "password"), text)
+
+
+def passthrough_identity(config: Config) -> Iterator[Finding]:
+    """Where applications present API keys, a rule decides about senders and limits only."""
+    for index, identity in enumerate(config.identities):
+        if _passthrough_only(config, identity):
+            for name in ("credential", "subaccount"):
+                if name in identity.model_fields_set:
+                    text = "not used: on a passthrough listener the application's own API key and user name decide"
+                    yield warning(("identities", index, name), text)
+
+
+def shared_logins(config: Config) -> Iterator[Finding]:
+    """One login, one password: else it would depend on the message who the client is."""
+    first: dict[str, Identity] = {}
+    for index, identity in enumerate(config.identities):
+        login = identity.match.login
+        if login is None or identity.password is None:
+            continue
+        other = first.setdefault(login, identity)
+        if other.password != identity.password:
+            yield Finding(
+                ("identities", index, "password"),
+                f"identity {other.name} has the same login with another password: give both the same, letter by letter",
+            )
+
+
+def identity_listener(config: Config) -> Iterator[Finding]:
+    """A rule for a listener that does not exist, or that never asks for the login, matches nothing."""
+    listeners = {listener.name: listener for listener in config.listeners}
+    for index, identity in enumerate(config.identities):
+        here, name = ("identities", index, "match", "listener"), identity.match.listener
+        if name is None:
+            continue
+        if name not in listeners:
+            yield Finding(here, f"there is no listener {name}: there {_are(listeners)}")
+        elif listeners[name].auth == "none" and identity.match.login is not None:
+            yield warning(here, f"never matches: listener {name} offers no login (auth: none), and this rule needs one")
+
+
+def reachable_rules(config: Config) -> Iterator[Finding]:
+    """The first match wins, so nothing without a login comes past a rule that matches everything."""
+    catch_all: Identity | None = None
+    for index, identity in enumerate(config.identities):
+        if catch_all is not None and identity.match.login is None:
+            text = f"never matches: identity {catch_all.name} above it takes everything without a login; put it last"
+            yield warning(("identities", index, "match"), text)
+        elif identity.match == Match():
+            catch_all = identity
+
+
+# --- credentials and upstream
+
+
+def credentials(config: Config) -> Iterator[Finding]:
+    """Every credential that can be asked for exists."""
+    passthrough_only = all(listener.auth == "passthrough" for listener in config.listeners)
+    for index, identity in enumerate(config.identities):
+        name = identity.credential
+        if name not in config.credentials and name != "default":
+            text = f"there is no credential {name}: there {_are(config.credentials)}"
+            yield Finding(("identities", index, "credential"), text)
+    wanted = {identity.credential for identity in config.identities} or {"default"}
+    if "default" in wanted and "default" not in config.credentials and not passthrough_only:
+        yield Finding(("credentials", "default", "api_key"), NO_API_KEY)
+
+
+def upstream(config: Config) -> Iterator[Finding]:
+    """What SparkPost documents, and the authorities to verify it by."""
+    settings = config.upstream
+    if settings.tls.ca_file is not None:
+        flaw = examine_authorities(settings.tls.ca_file)
+        if flaw is not None:
+            yield _from_flaw(("upstream", "tls"), flaw)
+    if settings.connections > SPARKPOST_CONNECTIONS:
+        text = f"SparkPost documents {SPARKPOST_CONNECTIONS} connections at once; more needs their consent"
+        yield warning(("upstream", "connections"), text)
+    if settings.messages_per_connection > SPARKPOST_MESSAGES:
+        text = f"SparkPost asks for a new connection after {SPARKPOST_MESSAGES} messages"
+        yield warning(("upstream", "messages_per_connection"), text)
+    if settings.idle_timeout >= SPARKPOST_IDLE:
+        text = f"SparkPost closes a connection after {SPARKPOST_IDLE:.0f}s without a command: stay below, as 50s does"
+        yield warning(("upstream", "idle_timeout"), text)
+    targets: list[tuple[Path, tuple[int, ...]]] = [(("upstream", "ports"), settings.ports)]
+    targets += [
+        (("credentials", name, "upstream", "ports"), credential.upstream.ports or ())
+        for name, credential in config.credentials.items()
+    ]
+    for path, ports in targets:
+        if len(set(ports)) < len(ports):
+            yield Finding(path, "a port is given twice: each is tried once")
+        if IMPLICIT_TLS_PORT in ports:
+            yield warning(
+                path, "SparkPost has no implicit TLS on 465, and the relay speaks STARTTLS: 587 and 2525 are its ports"
+            )
+
+
+def limits(config: Config) -> Iterator[Finding]:
+    """What SparkPost would refuse anyway."""
+    if config.limits.message_size > SPARKPOST_SIZE:
+        yield warning(("limits", "message_size"), "SparkPost takes 20MB at most; what is larger will be refused there")
+
+
+RULES: Final[tuple[tuple[Rule, frozenset[str]], ...]] = (
+    (listener_names, frozenset()),
+    (listener_addresses, frozenset({"listeners", "admin"})),
+    (listener_tls, frozenset()),
+    (open_relay, frozenset()),
+    (plain_auth, frozenset({"identities"})),
+    (login_possible, frozenset({"identities"})),
+    (identity_names, frozenset()),
+    (identity_subaccount, frozenset()),
+    (identity_password, frozenset({"listeners"})),
+    (passthrough_identity, frozenset({"listeners"})),
+    (shared_logins, frozenset({"identities"})),
+    (identity_listener, frozenset({"listeners"})),
+    (reachable_rules, frozenset({"identities"})),
+    (credentials, frozenset({"credentials", "listeners", "identities"})),
+    (upstream, frozenset({"upstream"})),
+    (limits, frozenset({"limits"})),
+)
+
+
+# --- what the rules share
+
+
+def _unique(section: str, names: list[str]) -> Iterator[Finding]:
+    for index, name in enumerate(names):
+        first = names.index(name)
+        if first < index:
+            yield Finding((section, index, "name"), f"{section}[{first}] is called {name} too: give each its own name")
+
+
+def _logins(config: Config, listener: Listener) -> list[Identity]:
+    """The identities that can be logged in to on a listener."""
+    return [
+        identity
+        for identity in config.identities
+        if identity.match.login is not None and identity.match.listener in (None, listener.name)
+    ]
+
+
+def _passthrough_only(config: Config, identity: Identity) -> bool:
+    """True if every listener the identity can be used on takes the application's own API key."""
+    name = identity.match.listener
+    return all(listener.auth == "passthrough" for listener in config.listeners if name in (None, listener.name))
+
+
+def _captures(identity: Identity) -> bool:
+    return identity.match.login is not None and "{subaccount}" in identity.match.login
+
+
+def _is_wide(network: IPNetwork) -> bool:
+    return network.prefixlen < WIDEST[network.version]
+
+
+def _are(names: Iterable[str]) -> str:
+    """`is only local`, `are local, web`, `are none`: completes "there …"."""
+    known = sorted(names)
+    return f"is only {known[0]}" if len(known) == 1 else f"are {', '.join(known) or 'none'}"
+
+
+def _from_flaw(section: Path, flaw: Flaw) -> Finding:
+    return Finding((*section, flaw.key), flaw.text, flaw.fatal)

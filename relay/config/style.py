@@ -1,0 +1,27 @@
+"""Values as YAML on one line: plain where that is safe under YAML 1.1 and 1.2, in double quotes where it is not."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from relay.config.document import resolves_to_text
+
+_PLAIN = re.compile(r"[A-Za-z0-9/][A-Za-z0-9_./:@+-]*(?<!:)")
+
+
+def inline(value: Any) -> str:
+    """A scalar, or a list or mapping in flow style."""
+    if isinstance(value, str):
+        return value if _is_plain(value) else json.dumps(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{inline(name)}: {inline(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(inline, value))}]"
+    return json.dumps(value)
+
+
+def _is_plain(text: str) -> bool:
+    return _PLAIN.fullmatch(text) is not None and yaml.safe_load(text) == text and resolves_to_text(text)

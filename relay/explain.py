@@ -1,0 +1,112 @@
+"""`sparkpost-relay explain`: what would be decided about a message, and why, without sending it.
+
+It asks the same objects that a running relay asks, so it cannot disagree with what happens. A login given here counts as
+proved: the password is not asked for.
+"""
+
+import ipaddress
+
+from relay.config import Config, Listener
+from relay.core.envelope import Address, PathError, ReversePath
+from relay.core.login import PASSTHROUGH
+from relay.core.reply import Reply
+from relay.core.secret import Secret
+from relay.policy import admission
+from relay.policy.identity import Client, Credentials, Decision, Identities, sender_allowed
+
+
+def explain(
+    config: Config,
+    *,
+    login: str | None,
+    mail_from: str,
+    client: str,
+    listener: str | None,
+    header_from: str | None,
+) -> tuple[str, bool]:
+    """The explanation, some lines long, and whether the message would pass. Bad arguments are explained as well."""
+    entry = next((one for one in config.listeners if listener in {None, one.name}), None)
+    if entry is None:
+        known = ", ".join(one.name for one in config.listeners)
+        return f"--listener {listener}: there is none of that name; there is: {known}", False
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return f"--client {client}: an IP address is expected", False
+    try:
+        reverse_path = ReversePath(None if mail_from in {"", "<>"} else Address.parse(mail_from.strip("<>")))
+        author = Address.parse(header_from) if header_from is not None else None
+    except PathError as error:
+        return f"bad address: {error}", False
+    said = f"logged in as {login}" if login is not None else "not logged in"
+    lines = [f"message     MAIL FROM:<{reverse_path}> from {address} on listener {entry.name}, {said}"]
+    refusal = _refused_at_the_door(entry, address, login)
+    if refusal is not None:
+        return "\n".join([*lines, f"refused     {refusal}"]), False
+    passes = _decide(config, entry, address, login, reverse_path, author, lines)
+    return "\n".join(lines), passes
+
+
+def _refused_at_the_door(
+    listener: Listener, address: ipaddress.IPv4Address | ipaddress.IPv6Address, login: str | None
+) -> str | None:
+    if not any(address in network for network in listener.networks):
+        return f"at connect: {address} is in none of {', '.join(map(str, listener.networks))}"
+    if login is not None and listener.auth == "none":
+        return f"at AUTH: listener {listener.name} has auth: none"
+    if login is None and listener.auth in {"required", "passthrough"}:
+        return f"at MAIL: listener {listener.name} has auth: {listener.auth}; say who logs in with --login"
+    return None
+
+
+def _decide(
+    config: Config,
+    listener: Listener,
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+    login: str | None,
+    reverse_path: ReversePath,
+    author: Address | None,
+    lines: list[str],
+) -> bool:
+    """Add the rules, the decision and what follows from it to `lines`; True if the message passes."""
+    identities, credentials = Identities.from_config(config), Credentials.from_config(config)
+    passthrough = None
+    if listener.auth == "passthrough" and login is not None:
+        passthrough = credentials.passthrough_login(login, Secret("not given"))
+        if passthrough is None:
+            lines.append(f"refused     at AUTH: {login} is no SparkPost user name")
+            return False
+        login = passthrough.username
+    proved = frozenset(identities.passwords(login)) if login is not None and passthrough is None else frozenset()
+    if login is not None and passthrough is None and not proved:
+        lines.append(f"refused     at AUTH: no identity has the login {login}")
+        return False
+    client = Client(listener.name, address, login=login, proved=proved, passthrough=passthrough is not None)
+    lines += [f"rule        {considered}" for considered in identities.consider(client, reverse_path)]
+    decision = identities.choose(client, reverse_path)
+    if isinstance(decision, Reply):
+        lines.append(f"refused     at MAIL: {decision}")
+        return False
+    bearer = passthrough or credentials.login_for(decision.assignment)
+    subaccount = decision.assignment.subaccount
+    lines += [
+        f"identity    {decision.assignment.identity}",
+        f"credential  {_credential_words(decision)}",
+        f"subaccount  {'none (the primary account)' if subaccount is None else subaccount}",
+        f"SparkPost   AUTH as {bearer.username} at {bearer.target.host}, "
+        f"port {', then '.join(map(str, bearer.target.ports))}",
+    ]
+    refusal = admission.reverse_path(decision, reverse_path)
+    if refusal is not None:
+        lines.append(f"refused     at MAIL: {refusal}")
+        return False
+    if author is not None and not sender_allowed(decision, author):
+        lines.append(f"refused     after the content: header From {author} is not among the identity's senders")
+        return False
+    lines.append("passes      SparkPost has the last word about the From domain")
+    return True
+
+
+def _credential_words(decision: Decision) -> str:
+    name = decision.assignment.credential
+    return f"{name} (the application's own key)" if name == PASSTHROUGH else name

@@ -1,0 +1,99 @@
+"""A complete message has come in: may it pass, what is added to it, under which login does it go.
+
+Then the intake takes responsibility for it, or refuses it; its word is the reply to the final dot.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from relay.core.envelope import Envelope
+from relay.core.message import Content, Message
+from relay.core.ports import Bearer, Clock, Intake
+from relay.core.reply import Reply
+from relay.observe import log as events
+from relay.observe.metrics import Metrics
+from relay.policy import admission, content
+from relay.policy.identity import Decision
+
+log = structlog.get_logger()
+
+_BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def _base32(number: int, digits: int) -> str:
+    return "".join(_BASE32[number >> 5 * place & 31] for place in range(digits - 1, -1, -1))
+
+
+def new_queue_id(clock: Clock) -> str:
+    """14 characters: the milliseconds since the epoch and 25 random bits, so ids sort by time and hardly ever meet."""
+    return _base32(int(clock.now() * 1000), 9) + _base32(int.from_bytes(os.urandom(4), "big"), 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a message came from, for its Received line and the log."""
+
+    session: str
+    listener: str
+    helo: str
+    peer: str
+    protocol: str
+
+
+class Reception:
+    """Turns what a session received into a message of the relay, and its final reply."""
+
+    def __init__(self, hostname: str, intake: Intake, clock: Clock, metrics: Metrics) -> None:
+        self._hostname = hostname
+        self._intake = intake
+        self._clock = clock
+        self._metrics = metrics
+
+    async def receive(
+        self, envelope: Envelope, raw: Content, decision: Decision, bearer: Callable[[], Bearer], origin: Provenance
+    ) -> Reply:
+        """The reply to the final dot. Owns `raw` from here on."""
+        queue_id = new_queue_id(self._clock)
+        identity = decision.assignment.identity
+        self._metrics.messages_received.labels(origin.listener, identity).inc()
+        try:
+            answer = admission.content(decision, raw.header)
+            if answer is None:
+                prepared = content.prepare(
+                    raw,
+                    content.Trace(
+                        helo=origin.helo,
+                        peer=origin.peer,
+                        hostname=self._hostname,
+                        protocol=origin.protocol,
+                        queue_id=queue_id,
+                        recipients=envelope.recipients,
+                        epoch=self._clock.now(),
+                    ),
+                )
+                answer = await self._intake.accept(Message(queue_id, envelope, prepared), bearer())
+        finally:
+            raw.body.close()
+        self._report(answer, queue_id, identity, envelope, raw.size, origin)
+        return answer
+
+    def _report(
+        self, answer: Reply, queue_id: str, identity: str, envelope: Envelope, size: int, origin: Provenance
+    ) -> None:
+        fields = {
+            "queue_id": queue_id,
+            "session": origin.session,
+            "listener": origin.listener,
+            "identity": identity,
+            "reverse_path": str(envelope.reverse_path),
+            "recipients": [str(recipient) for recipient in envelope.recipients],
+            "size": size,
+            "reply": str(answer),
+        }
+        if answer.positive:
+            log.info(events.TX_ACCEPTED, **fields)
+        else:
+            log.warning(events.TX_REJECTED, **fields)

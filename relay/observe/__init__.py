@@ -1,0 +1,1 @@
+"""What the relay tells its operator: the log as a vocabulary of events, and the metrics."""

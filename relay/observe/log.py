@@ -1,0 +1,110 @@
+"""The log: structured events with a fixed vocabulary, as JSON lines or for a terminal.
+
+Every event name is a constant here with its meaning, and the documentation lists them; nothing logs a free-form
+sentence. Secrets are masked by their type before anything is rendered; addresses are shown, masked or hashed as
+`log.addresses` says.
+"""
+
+import hashlib
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TextIO
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+LINK_OPEN: Final = "link.open"
+LINK_AUTH: Final = "link.auth"
+LINK_CLOSE: Final = "link.close"
+TX_ACCEPTED: Final = "tx.accepted"
+TX_REJECTED: Final = "tx.rejected"
+ATTEMPT_DONE: Final = "attempt.done"
+UPSTREAM_FALLBACK: Final = "upstream.fallback"
+UPSTREAM_DOWN: Final = "upstream.down"
+UPSTREAM_UP: Final = "upstream.up"
+CREDENTIAL_REFUSED: Final = "credential.refused"
+CREDENTIAL_RESTORED: Final = "credential.restored"
+TOLERANCE: Final = "tolerance"
+RELAY_STARTED: Final = "relay.started"
+RELAY_STOPPING: Final = "relay.stopping"
+RELAY_STOPPED: Final = "relay.stopped"
+INTERNAL_ERROR: Final = "internal.error"
+
+EVENTS: Final[Mapping[str, str]] = {
+    LINK_OPEN: "a client has connected to a listener",
+    LINK_AUTH: "a client has logged in, or failed to",
+    LINK_CLOSE: "a client connection has ended; why, and how many messages it brought",
+    TX_ACCEPTED: "a message was accepted: the relay answered 250 after the final dot",
+    TX_REJECTED: "a command or a message of a client was refused, with the reply it got",
+    ATTEMPT_DONE: "one attempt at one recipient is over, with everything that is known about it",
+    UPSTREAM_FALLBACK: "mail now goes by another port, because the preferred one is blocked",
+    UPSTREAM_DOWN: "no port of an upstream can be used",
+    UPSTREAM_UP: "an upstream that was down can be used again",
+    CREDENTIAL_REFUSED: "SparkPost refused a login",
+    CREDENTIAL_RESTORED: "SparkPost accepts a login that it had refused",
+    TOLERANCE: "a leniency was shown to a client",
+    RELAY_STARTED: "all listeners are open",
+    RELAY_STOPPING: "a signal to stop has come; messages in flight are finished first",
+    RELAY_STOPPED: "the last message is done and all connections are closed",
+    INTERNAL_ERROR: "a defect of the relay; the client was told 451 and nothing of the cause",
+}
+
+# Fields that hold e-mail addresses, single or in a list.
+_ADDRESS_FIELDS: Final = ("reverse_path", "recipient", "recipients")
+_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def masked(address: str) -> str:
+    """`john@example.com` → `j***@example.com`: enough to recognise, not enough to write to."""
+    local, at, domain = address.rpartition("@")
+    return f"{local[:1]}***{at}{domain}" if at else address
+
+
+def hashed(address: str) -> str:
+    """The domain in clear and a digest of the whole address: the same address always gives the same text."""
+    _, at, domain = address.rpartition("@")
+    return f"{hashlib.sha256(address.encode()).hexdigest()[:12]}{at}{domain}" if at else address
+
+
+_ADDRESS_STYLES: Final[Mapping[str, Callable[[str], str] | None]] = {"plain": None, "masked": masked, "hashed": hashed}
+
+
+def configure(*, form: str, level: str, addresses: str, stream: TextIO = sys.stderr) -> None:
+    """Set up logging for the process.
+
+    `form`: "auto" (console on a terminal, else JSON), "console" or "json". `level`: "debug" … "error". `addresses`:
+    "plain", "masked" or "hashed".
+    """
+    if form == "auto":
+        form = "console" if stream.isatty() else "json"
+    render: Any = (
+        structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer(pad_event_to=18)
+    )
+    processors: list[Any] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+    style = _ADDRESS_STYLES[addresses]
+    if style is not None:
+        processors.append(_restyle_addresses(style))
+    processors += [structlog.processors.format_exc_info, render] if form == "json" else [render]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    # aiosmtpd logs every connection and every command on "mail.log", credentials included at debug level; the relay's
+    # own events say what is worth saying.
+    logging.getLogger("mail").setLevel(logging.CRITICAL)
+
+
+def _restyle_addresses(style: Callable[[str], str]) -> Callable[[WrappedLogger, str, EventDict], EventDict]:
+    def process(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        for field in _ADDRESS_FIELDS:
+            value = event.get(field)
+            if isinstance(value, str):
+                event[field] = style(value)
+            elif isinstance(value, (list, tuple)):
+                event[field] = [style(item) for item in value]
+        return event
+
+    return process

@@ -1,0 +1,225 @@
+"""Who is this: from a session and its reverse-path to an identity, and from an identity to the login it travels under.
+
+Identities are rules in the order of the configuration. The first whose conditions all hold decides (design, section 4):
+
+* A session that has proved a login and its password matches only the identities of that login. It never falls through
+  to a rule without a login: a tenant's mail must not leave under the default's name because a rule was mistyped.
+* A session without a login matches only rules without a login.
+* A passthrough session presents an API key of its own; SparkPost has proved it. Rules without a login apply to it, and
+  rules whose login is its normalised user name, but they give it a name, senders and limits, never a key or subaccount.
+* Without any rule configured there is one, "default", which matches everything.
+
+Conditions are compiled once into a test and the words for its failure, so an explanation costs nothing to keep.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+from relay.config import Config, Credential, Identity
+from relay.core import reply
+from relay.core.envelope import Address, ReversePath
+from relay.core.login import PASSTHROUGH, Assignment, Login, Target, parse_subaccount, username_for
+from relay.core.reply import Reply
+from relay.core.secret import Secret
+from relay.policy.patterns import LoginPattern, MailPattern
+
+INJECTION: Final = "SMTP_Injection"  # fact sheet 1.1: the user name of every SparkPost account that is not Enterprise
+SUFFIX: Final = username_for("", 1).removesuffix("1")  # what stands between a user name and its subaccount
+
+# How applications write a subaccount into a user name: SparkPost's own suffix, or the short forms `name+N` and `N`.
+_SUBACCOUNT = re.compile(rf"(?:(?P<base>.+)(?:{re.escape(SUFFIX)}|\+))?(?P<number>[0-9]+)", re.IGNORECASE)
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A session as rules see it: where it came in, where from, and what it has proved.
+
+    `address` is None for a Unix socket, where `uid` is known instead. `proved` names the identities whose login and
+    password the session has proved. With `passthrough`, `login` is the normalised user name of its own API key.
+    """
+
+    listener: str
+    address: IPAddress | None
+    uid: int | None = None
+    login: str | None = None
+    proved: frozenset[str] = frozenset()
+    passthrough: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """What became of one rule: `failed` is the first condition that did not hold, in words; None if it matched."""
+
+    identity: str
+    failed: str | None
+
+    def __str__(self) -> str:
+        return f"{self.identity}: {self.failed or 'matches'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whose mail a transaction is, what its rule allows, and how it was found: each rule up to the one that matched."""
+
+    assignment: Assignment
+    senders: tuple[MailPattern, ...]
+    max_recipients: int
+    explanation: tuple[Considered, ...]
+
+
+def sender_allowed(decision: Decision, address: Address) -> bool:
+    """True if the identity may send as `address`; one that lists no senders may send as anybody."""
+    return not decision.senders or any(pattern.matches(address) for pattern in decision.senders)
+
+
+@dataclass(frozen=True, slots=True)
+class _Condition:
+    """One test of a rule, and what is the matter when it fails."""
+
+    holds: Callable[[Client, ReversePath], bool]
+    otherwise: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """One identity, compiled."""
+
+    identity: Identity
+    login: LoginPattern | None
+    senders: tuple[MailPattern, ...]
+    conditions: tuple[_Condition, ...]
+
+    @classmethod
+    def compile(cls, identity: Identity) -> Self:
+        login = LoginPattern.compile(identity.match.login) if identity.match.login is not None else None
+        conditions = (*_login_conditions(identity.name, login), *_other_conditions(identity))
+        return cls(identity, login, tuple(map(MailPattern.compile, identity.senders)), conditions)
+
+    def consider(self, client: Client, reverse_path: ReversePath) -> Considered:
+        failures = (condition.otherwise for condition in self.conditions if not condition.holds(client, reverse_path))
+        return Considered(self.identity.name, next(failures, None))
+
+    def assign(self, client: Client) -> Assignment:
+        """The names a matching session's mail gets; a passthrough session keeps its own key and subaccount."""
+        if client.passthrough:
+            _, _, number = (client.login or "").partition(SUFFIX)
+            return Assignment(self.identity.name, PASSTHROUGH, parse_subaccount(number))
+        captured = self.login.subaccount(client.login) if self.login is not None and client.login is not None else None
+        return Assignment(self.identity.name, self.identity.credential, captured or self.identity.subaccount)
+
+
+def _login_conditions(name: str, login: LoginPattern | None) -> Iterator[_Condition]:
+    if login is None:
+        yield _Condition(
+            lambda client, _: client.login is None or client.passthrough,
+            "the rule has no login, and the session has logged in",
+        )
+        return
+    yield _Condition(lambda client, _: client.login is not None, f"login {login} is wanted, and nobody has logged in")
+    yield _Condition(
+        lambda client, _: client.login is not None and login.matches(client.login), f"the login is not {login}"
+    )
+    yield _Condition(lambda client, _: client.passthrough or name in client.proved, "its password has not been proved")
+
+
+def _other_conditions(identity: Identity) -> Iterator[_Condition]:
+    match = identity.match
+    if (listener := match.listener) is not None:
+        yield _Condition(lambda client, _: client.listener == listener, f"the listener is not {listener}")
+    if (network := match.network) is not None:
+        yield _Condition(
+            lambda client, _: client.address is not None and client.address in network,
+            f"the client's address is not in {network}",
+        )
+    if (uid := match.uid) is not None:
+        yield _Condition(lambda client, _: client.uid == uid, f"the client's user id is not {uid}")
+    if match.mail_from is not None:
+        pattern = MailPattern.compile(match.mail_from)
+        yield _Condition(lambda _, path: pattern.matches(path.address), f"the reverse-path is not {pattern}")
+
+
+class Identities:
+    """The rules of one configuration, in their order."""
+
+    def __init__(self, identities: tuple[Identity, ...]) -> None:
+        self._rules = tuple(map(_Rule.compile, identities))
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        return cls(config.identities or (Identity(),))
+
+    def consider(self, client: Client, reverse_path: ReversePath) -> tuple[Considered, ...]:
+        """What becomes of each rule, in order, up to the first that matches; all of them when none does."""
+        considered = []
+        for rule in self._rules:
+            considered.append(rule.consider(client, reverse_path))
+            if considered[-1].failed is None:
+                break
+        return tuple(considered)
+
+    def choose(self, client: Client, reverse_path: ReversePath) -> Decision | Reply:
+        """Whose mail this is, or the refusal to MAIL when no rule matches."""
+        considered = self.consider(client, reverse_path)
+        if considered[-1].failed is not None:
+            return reply.NO_IDENTITY
+        rule = self._rules[len(considered) - 1]
+        return Decision(rule.assign(client), rule.senders, rule.identity.limits.max_recipients, considered)
+
+    def passwords(self, login: str) -> Mapping[str, Secret]:
+        """The stored password, plain or hashed, of each identity that `login` can be meant for, by identity name."""
+        return {
+            rule.identity.name: rule.identity.password
+            for rule in self._rules
+            if rule.identity.password is not None and rule.login is not None and rule.login.matches(login)
+        }
+
+
+class Credentials:
+    """What the names in an assignment stand for today: hosts, user names and keys."""
+
+    def __init__(self, target: Target, username: str, logins: Mapping[str, Login]) -> None:
+        """`target` and `username` are the configuration's `upstream`; `logins` has each credential's bare login."""
+        self._target = target
+        self._username = username
+        self._bases = frozenset({INJECTION.lower(), username.lower()})
+        self._logins = logins
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        general = config.upstream
+        logins = {
+            name: _bare_login(name, credential, Target(general.host, general.ports), general.username)
+            for name, credential in config.credentials.items()
+        }
+        return cls(Target(general.host, general.ports), general.username, logins)
+
+    def login_for(self, assignment: Assignment) -> Login:
+        """The login that mail of this assignment travels under. Not for passthrough, whose login the session holds."""
+        bare = self._logins[assignment.credential]
+        return replace(bare, username=username_for(bare.username, assignment.subaccount))
+
+    def passthrough_login(self, user_name: str, key: Secret) -> Login | None:
+        """The login an application means by a user name and a key of its own; None if it is no SparkPost user name.
+
+        Taken are `SMTP_Injection` or the configured user name, in any case, alone or with `:X-MSYS-SUBACCOUNT=N` or
+        `+N` behind it, and the bare number `N`. What is presented to SparkPost is always the configured user name.
+        """
+        subaccount = None
+        if user_name.lower() not in self._bases:
+            found = _SUBACCOUNT.fullmatch(user_name)
+            subaccount = parse_subaccount(found["number"]) if found is not None else None
+            if found is None or subaccount is None or (found["base"] or INJECTION).lower() not in self._bases:
+                return None
+        return Login(self._target, username_for(self._username, subaccount), key, PASSTHROUGH) if key else None
+
+
+def _bare_login(name: str, credential: Credential, target: Target, username: str) -> Login:
+    """A credential's login without a subaccount; what it does not say itself is `upstream`'s."""
+    own = credential.upstream
+    target = Target(own.host or target.host, own.ports or target.ports)
+    return Login(target, own.username or username, credential.api_key, name)

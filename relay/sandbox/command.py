@@ -1,0 +1,56 @@
+"""`sparkpost-relay sandbox`: the stand-in alone, until it is told to stop."""
+
+import asyncio
+import signal
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from relay.sandbox.server import Port, Sandbox
+
+
+async def run_sandbox(smtp: Sequence[str], api_keys: Sequence[str], tls_dir: Path | None, store: Path | None) -> int:
+    """Serve on the given `HOST:PORT[=MODE]`s until SIGTERM or SIGINT; 0, or 64 and 69 for ports that cannot be."""
+    try:
+        ports = [Port.parse(text) for text in smtp]
+    except ValueError as error:
+        print(error)
+        return 64
+    with tempfile.TemporaryDirectory(prefix="sparkpost-sandbox-") as folder:
+        sandbox = Sandbox(
+            ports=ports,
+            api_keys=dict.fromkeys(api_keys),
+            tls_dir=tls_dir or Path(folder),
+            store=store,
+            transcripts=False,
+        )
+        try:
+            await sandbox.start()
+        except OSError as error:
+            print(f"cannot listen: {error.strerror or error}. Is another sandbox running, or the port below 1024?")
+            return 69
+        try:
+            _introduce(sandbox, made_up=not api_keys)
+            await _told_to_stop()
+        finally:
+            await sandbox.stop()
+    print(f"{len(sandbox.accepted)} messages accepted")
+    return 0
+
+
+def _introduce(sandbox: Sandbox, *, made_up: bool) -> None:
+    for (host, port), spec in zip(sandbox.addresses, sandbox.ports, strict=True):
+        print(f"listening   {host}:{port}" + (f" ({spec.mode})" if spec.mode != "normal" else ""))
+    print(f"CA          {sandbox.ca_file}")
+    if made_up:
+        print(f"API key     {next(iter(sandbox.api_keys))}   (made up for this run; name one with --api-key)")
+    if sandbox.store is not None:
+        print(f"store       {sandbox.store}")
+    print("stop with Ctrl-C", flush=True)
+
+
+async def _told_to_stop() -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()

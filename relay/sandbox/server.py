@@ -1,0 +1,221 @@
+"""The sandbox as a whole: its ports, its certificates, and the memory of what happened."""
+
+import asyncio
+import itertools
+import os
+import secrets
+import ssl
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from relay.sandbox.answers import TOO_MANY_CONNECTIONS, Answer
+from relay.sandbox.certificates import Certificates, Kind
+from relay.sandbox.connection import Connection
+from relay.sandbox.dialogue import Dialogue
+from relay.sandbox.modes import MODES, Mode
+from relay.sandbox.records import Accepted, LoginAttempt, Session, Store
+from relay.sandbox.rules import Rules
+
+_BACKLOG: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """Where to listen, and as what: `mode` is a key of `MODES`; `delay`, if given, replaces the delay of the mode."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    mode: str = "normal"
+    delay: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"there is no port mode {self.mode!r}; there are: {', '.join(sorted(MODES))}")
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"{self.port} is not a port: 1 to 65535, or 0 for any that is free")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """A port from `HOST:PORT` or `HOST:PORT=MODE`; an IPv6 address stands in brackets."""
+        address, _, mode = text.partition("=")
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError(f"{text!r} is not HOST:PORT or HOST:PORT=MODE, for example 127.0.0.1:2587=silent")
+        return cls(host.strip("[]"), int(port), mode or "normal")
+
+
+@dataclass(kw_only=True, eq=False)
+class Sandbox(Rules):
+    """A SparkPost on localhost. Start it with `async with`, or with `start` and `stop`; once.
+
+    ports: where to listen. tls_dir: where ca.pem and the certificates are kept; a temporary folder if not given.
+    store: a folder for accepted messages. hosts: names and addresses of the certificates besides those of localhost.
+    transcripts: whether sessions remember their octets. The remaining options are those of `Rules`.
+    """
+
+    ports: Sequence[Port] = (Port(),)
+    tls_dir: Path | None = None
+    store: Path | None = None
+    hosts: Sequence[str] = ()
+    transcripts: bool = True
+
+    addresses: list[tuple[str, int]] = field(init=False, default_factory=list)  # as bound, in the order of `ports`
+    accepted: list[Accepted] = field(init=False, default_factory=list, repr=False)
+    sessions: list[Session] = field(init=False, default_factory=list, repr=False)
+    max_open: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._resources = AsyncExitStack()
+        self._connections: set[Connection] = set()
+        self._all_lost = asyncio.Event()
+        self._all_lost.set()
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._ca_file: Path | None = None
+        self._disk: Store | None = None
+        self._serial = itertools.count(secrets.randbits(32))
+
+    # -- starting and stopping -----------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen on every port, or raise OSError for one that cannot be bound, and then listen on none."""
+        try:
+            self._disk = Store(self.store) if self.store is not None else None
+            certificates = Certificates(self.tls_dir or self._temporary_folder(), self.hosts)
+            self._ca_file = certificates.ca_file
+            self._resources.push_async_callback(self._drop_connections)
+            contexts: dict[Kind, ssl.SSLContext] = {}
+            for port in self.ports:
+                kind = MODES[port.mode].certificate
+                if kind not in contexts:
+                    contexts[kind] = certificates.context(kind)
+                await self._listen(port, contexts[kind])
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Close every port and every connection; `accepted` and `sessions` stay to be read."""
+        await self._resources.aclose()
+
+    def _temporary_folder(self) -> Path:
+        return Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="sparkpost-sandbox-")))
+
+    async def _listen(self, port: Port, context: ssl.SSLContext) -> None:
+        connect = partial(self._connect, port, context)
+        server = await asyncio.get_running_loop().create_server(connect, port.host, port.port, backlog=_BACKLOG)
+        self._resources.callback(server.close)
+        self.addresses.extend(socket.getsockname()[:2] for socket in server.sockets)
+
+    async def _drop_connections(self) -> None:
+        await asyncio.sleep(0)  # a connection that was just taken becomes known only now
+        for connection in self._connections:
+            connection.abort()
+        await self._all_lost.wait()
+
+    # -- connections ---------------------------------------------------------------------------------------------------
+
+    def _connect(self, port: Port, context: ssl.SSLContext) -> Connection:
+        """A protocol for a client that is about to be connected."""
+        mode = MODES[port.mode]
+        connection = Connection(
+            partial(self._welcome, mode),
+            self._lose,
+            context,
+            delay=mode.delay if port.delay is None else port.delay,
+            idle_timeout=self.idle_timeout,
+            record=self.transcripts,
+        )
+        self._connections.add(connection)
+        self._all_lost.clear()
+        return connection
+
+    def _welcome(self, mode: Mode, transport: asyncio.Transport) -> tuple[Session, Dialogue, Answer]:
+        """What a connected client gets: a place in the record, someone to talk to, and the first word."""
+        peer_host, peer_port = transport.get_extra_info("peername")[:2]
+        session = Session(len(self.sessions) + 1, transport.get_extra_info("sockname")[1])
+        self.sessions.append(session)
+        now_open = len(self._connections)
+        self.max_open = max(self.max_open, now_open)
+        dialogue = Dialogue(self, mode, session, f"{peer_host}:{peer_port}", self._new_token, self._deposit)
+        return session, dialogue, dialogue.greet() if now_open <= self.max_connections else TOO_MANY_CONNECTIONS
+
+    def _lose(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._all_lost.set()
+
+    # -- messages ------------------------------------------------------------------------------------------------------
+
+    def _new_token(self) -> str:
+        """A spool id in SparkPost's form; the last part alone is unique, as long as four milliards of messages."""
+        n = next(self._serial) & 0xFFFFFFFF
+        return f"{n >> 8 & 0xFF:02X}/{n & 0xFF:02X}-{os.getpid() % 100_000:05d}-{n:08X}"
+
+    def _deposit(self, message: Accepted) -> None:
+        if self._disk is not None:
+            self._disk.add(message)
+        self.accepted.append(message)
+        for count, waiter in self._waiters:
+            if count <= len(self.accepted) and not waiter.done():
+                waiter.set_result(None)
+
+    async def wait_for(self, count: int, timeout: float = 5.0) -> list[Accepted]:
+        """`accepted`, once it holds `count` messages; TimeoutError if it does not within `timeout` seconds."""
+        if len(self.accepted) < count:
+            waiter = count, asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                async with asyncio.timeout(timeout):
+                    await waiter[1]
+            except TimeoutError as error:
+                raise TimeoutError(f"{len(self.accepted)} of {count} messages arrived within {timeout} s") from error
+            finally:
+                self._waiters.remove(waiter)
+        return self.accepted
+
+    async def wait_closed(self, timeout: float = 5.0) -> None:
+        """Until no connection is open; TimeoutError if one stays open for `timeout` seconds."""
+        async with asyncio.timeout(timeout):
+            await self._all_lost.wait()
+
+    # -- what a test asks for ------------------------------------------------------------------------------------------
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate that clients must trust; there once the sandbox has started."""
+        if self._ca_file is None:
+            raise RuntimeError("the sandbox has no CA before it is started")
+        return self._ca_file
+
+    @property
+    def open_now(self) -> int:
+        return len(self._connections)
+
+    @property
+    def opened(self) -> int:
+        return len(self.sessions)
+
+    @property
+    def handshakes(self) -> int:
+        return sum(session.tls is not None for session in self.sessions)
+
+    @property
+    def auth_attempts(self) -> list[LoginAttempt]:
+        """All of them, connection by connection."""
+        return [attempt for session in self.sessions for attempt in session.logins]

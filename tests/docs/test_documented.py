@@ -1,0 +1,82 @@
+"""What the documentation promises exists, and what exists is documented: commands, metrics, log events, tolerances."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from relay.cli import cli
+from relay.observe.log import EVENTS
+from relay.observe.metrics import PREFIX, Metrics
+
+ROOT = Path(__file__).parents[2]
+MONITORING = (ROOT / "docs" / "monitoring.md").read_text()
+README = (ROOT / "README.md").read_text()
+
+
+def first_column(heading: str) -> set[str]:
+    """The code words in the first column of the table under a heading."""
+    section = MONITORING.split(f"{heading}\n", 1)[1].split("\n#", 1)[0]
+    return set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
+
+
+def test_every_log_event_is_documented():
+    """The vocabulary and the table agree."""
+    assert first_column("## Log events") == set(EVENTS)
+
+
+def test_every_metric_is_documented():
+    """The registry and the table agree, labels included."""
+    described = {}
+    for family in Metrics().registry.collect():
+        name = family.name.removeprefix(f"{PREFIX}_")
+        described[f"{name}_total" if family.type == "counter" else name] = family.type
+
+    assert first_column("## Metrics") == set(described)
+
+
+def test_every_tolerance_is_documented():
+    """Each kind that the code can count stands in the table."""
+    source = "".join(path.read_text() for path in (ROOT / "relay" / "ingress").glob("*.py"))
+    counted = set(re.findall(r'(?:tolerances\.add|tolerated)\("([a-z-]+)"\)', source))
+
+    assert counted
+    assert first_column("### Kinds of tolerance") == counted
+
+
+COMMANDS = {command.name or command.callback.__name__: command for command in cli.registered_commands}
+
+
+def test_the_commands_are_those_of_the_contract():
+    """Nothing is missing and nothing has been renamed."""
+    assert set(COMMANDS) >= {"serve", "demo", "sandbox", "check-config", "explain", "doctor", "send", "hash-password"}
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS])
+def test_every_command_has_help(name):
+    """An operator can act on the help of each command, and each option says what it is."""
+    group = typer.main.get_command(cli)
+    command = group.commands[name]
+
+    assert command.help
+    for option in command.params:
+        assert getattr(option, "help", None), f"{name} {option.name}"
+
+
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md"], ids=lambda path: path.name
+)
+def test_links_lead_somewhere(page):
+    """Every relative link of the documentation names a file that is there."""
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_commands_in_the_readme_exist():
+    """The README names no command that is not there."""
+    named = set(re.findall(r"\$ sparkpost-relay ([a-z-]+)", README))
+
+    assert named
+    assert named <= set(COMMANDS)

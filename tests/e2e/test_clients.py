@@ -1,0 +1,199 @@
+"""Odd, broken and vanishing clients: none of them harms the relay, none of them decides about mail already handed over."""
+
+import asyncio
+import ssl
+
+import pytest
+
+from relay.ingress import session as session_module
+from relay.ingress.reception import Reception
+from tests.support.client import send
+from tests.support.running import port_of, relay_to, sandbox_with
+
+ENVELOPE = b"EHLO c\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"
+MESSAGE = b"From: a@example.com\r\n\r\nhello\r\n.\r\n"
+
+
+async def talk(
+    port: int, octets: bytes, *, half_close: bool = False, host: str = "127.0.0.1", source: str | None = None
+) -> bytes:
+    """Send octets (and perhaps a half-close), read until the relay closes."""
+    reader, writer = await asyncio.open_connection(host, port, local_addr=(source, 0) if source else None)
+    writer.write(octets)
+    if half_close:
+        writer.write_eof()
+    heard = await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    return heard
+
+
+async def test_a_half_close_after_the_final_dot_gets_its_answer(tmp_path):
+    """`nc < file` shuts its side down when the file ends; the message is delivered and the answer given."""
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        heard = await talk(port_of(relay), ENVELOPE + MESSAGE, half_close=True)
+
+    assert heard.splitlines()[-1].startswith(b"250 2.0.0 OK ")
+    assert len(sandbox.accepted) == 1
+
+
+async def test_a_client_that_vanishes_after_the_final_dot_changes_nothing(tmp_path):
+    """A reset right after the dot: the message is SparkPost's all the same, once."""
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        _, writer = await asyncio.open_connection("127.0.0.1", port_of(relay))
+        writer.write(ENVELOPE + MESSAGE)
+        await writer.drain()
+        await asyncio.sleep(0)
+        writer.transport.abort()
+        await sandbox.wait_for(1)
+
+    assert len(sandbox.accepted) == 1
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"",
+        b"EHLO",
+        b"EHLO c\r\nMAIL FROM:<a@b.c>\r\n",
+        ENVELOPE,
+        ENVELOPE + b"From: a@b.c\r\n\r\nhalf",
+        b"EHLO c\r\nAUTH LOGIN\r\n",
+    ],
+)
+async def test_a_client_that_vanishes_at_any_phase_leaves_nothing(tmp_path, octets):
+    """No message, no session, no task is left of it."""
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        await talk(port_of(relay), octets, half_close=True)
+        code, _ = await send(port_of(relay))
+
+    assert code == 250
+    assert len(sandbox.accepted) == 1
+    assert not relay._connections.sessions
+    assert not relay._connections.tasks
+
+
+async def test_a_bare_lf_client(tmp_path):
+    """An all-LF client is served, and counted."""
+    octets = (ENVELOPE + MESSAGE + b"QUIT\r\n").replace(b"\r\n", b"\n")
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        heard = await talk(port_of(relay), octets)
+
+    assert b"250 2.0.0 OK " in heard
+    assert sandbox.accepted[0].content.endswith(b"From: a@example.com\r\n\r\nhello\r\n")
+    assert relay.metrics.tolerances.labels("bare-lf")._value.get() >= 1
+
+
+async def test_a_client_that_ends_its_data_with_bare_lf_is_not_left_hanging(tmp_path, monkeypatch):
+    """LF dot LF in a CRLF session ends nothing; the client is told so instead of waiting for ever."""
+    monkeypatch.setattr(session_module, "STALL_SECONDS", 0.2)
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        heard = await talk(port_of(relay), ENVELOPE + b"hello\n.\n")
+
+    assert heard.splitlines()[-1].startswith(b"451 4.5.2 bare LF")
+    assert sandbox.accepted == []
+
+
+async def test_a_silent_client_is_told_421(tmp_path):
+    """Idle too long."""
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox, limits={"command_timeout": "200ms"}) as relay:
+        heard = await talk(port_of(relay), b"EHLO c\r\n")
+
+    assert heard.splitlines()[-1].startswith(b"421 4.4.2 ")
+
+
+async def test_a_client_hello_on_the_plain_port(tmp_path):
+    """The client hears what to change."""
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        heard = await talk(port_of(relay), outgoing.read(), half_close=True)
+
+    assert b"500 5.5.2 this port begins in plain text" in heard
+
+
+@pytest.mark.parametrize(
+    "octets", [bytes(range(256)) * 50, b"\x00" * 10_000, b"A" * 1_000_000, b"\r\n" * 500, b"\xff\xf4\xff\xfd\x06\r\n"]
+)
+async def test_garbage_is_answered_and_hung_up_on(tmp_path, octets):
+    """Whatever arrives, the relay lives and serves the next client."""
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        heard = await talk(port_of(relay), octets, half_close=True)
+        code, _ = await send(port_of(relay))
+
+    assert heard.startswith(b"220 ")
+    assert code == 250
+
+
+async def test_ten_megabytes_without_a_line_end(tmp_path):
+    """Read to its end, refused, and the session goes on."""
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        heard = await talk(port_of(relay), ENVELOPE + b"x" * 10_000_000 + b"\r\n.\r\nQUIT\r\n")
+
+    assert [line[:3] for line in heard.splitlines()][-2:] == [b"554", b"221"]
+    assert sandbox.accepted == []
+
+
+async def test_five_thousand_recipients(tmp_path):
+    """The limit is told at each recipient above it; those below are served."""
+    commands = b"".join(b"RCPT TO:<r%d@example.net>\r\n" % number for number in range(5000))
+    octets = b"HELO c\r\nMAIL FROM:<a@example.com>\r\n" + commands + b"DATA\r\n" + MESSAGE + b"QUIT\r\n"
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox, delivery={"cut_through_deadline": "20s"}) as relay:
+        heard = await talk(port_of(relay), octets)
+
+    codes = [line[:9] for line in heard.splitlines()]
+    assert codes.count(b"250 2.1.5") == 1000
+    assert codes.count(b"452 4.5.3") == 4000
+    assert len(sandbox.accepted[0].recipients) == 1000
+
+
+async def test_a_defect_of_ours_is_451_and_leaks_nothing(tmp_path, monkeypatch):
+    """An exception is for the log; the client hears that it may try again."""
+
+    async def fail(*arguments):
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(Reception, "receive", fail)
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        heard = await talk(port_of(relay), ENVELOPE + MESSAGE)
+
+    assert heard.splitlines()[-1] == b"451 4.3.0 internal error in the relay, try again later"
+    assert b"secret" not in heard
+
+
+async def test_a_stranger_is_hung_up_on(tmp_path):
+    """Only the listener's networks may connect."""
+    listeners = [{"address": "127.0.0.1:0", "networks": ["127.0.0.1/32"]}]
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox, listeners=listeners) as relay:
+        heard = await talk(port_of(relay), b"", source="127.0.0.9")
+
+    assert heard == b"554 5.7.1 127.0.0.9 is not in this listener's networks\r\n"
+
+
+async def test_too_many_connections_from_one_client(tmp_path):
+    """One more than allowed is told to come later; when one goes there is room again."""
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox, limits={"connections_per_client": 1}) as relay:
+        _, first = await asyncio.open_connection("127.0.0.1", port_of(relay))
+        refused = await talk(port_of(relay), b"")
+        first.write(b"QUIT\r\n")
+        first.close()
+        await first.wait_closed()
+
+    assert refused.startswith(b"421 4.7.0 more than 1 connections from 127.0.0.1")
+
+
+async def test_pipelined_commands_after_starttls_end_the_session(tmp_path):
+    """Commands sent in clear must not be read as if they had come under TLS."""
+    trustme = pytest.importorskip("trustme")
+    issued = trustme.CA().issue_cert("localhost")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    tls = {"mode": "starttls", "certificate": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+    async with (
+        sandbox_with(tmp_path / "ca") as sandbox,
+        relay_to(sandbox, listeners=[{"address": "127.0.0.1:0", "tls": tls}]) as relay,
+    ):
+        heard = await talk(port_of(relay), b"EHLO c\r\nSTARTTLS\r\nMAIL FROM:<a@b.c>\r\n")
+
+    assert heard.splitlines()[-1].startswith(b"501 5.5.2 nothing may follow STARTTLS")

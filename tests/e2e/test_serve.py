@@ -1,0 +1,142 @@
+"""The program as an operator runs it: `serve` in a process of its own."""
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.client import send
+from tests.support.running import KEY, sandbox_with
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+class Program:
+    """`sparkpost-relay serve`, with its log."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.events: list[dict] = []
+
+    @classmethod
+    async def start(cls, *arguments: str, **environ: str) -> "Program":
+        process = await asyncio.create_subprocess_exec(
+            *[sys.executable, "-m", "relay", *arguments],
+            env={"PATH": "/usr/bin:/bin", **environ},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        return cls(process)
+
+    async def until(self, event: str) -> dict:
+        """The next log record of this event; everything on the way is kept in `events`."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(20):
+            while line := await self.process.stderr.readline():
+                self.events.append(json.loads(line))
+                if self.events[-1]["event"] == event:
+                    return self.events[-1]
+        raise AssertionError(f"no {event} in {self.events}")
+
+    async def end(self) -> tuple[int, str]:
+        """Exit status and what was left on stderr."""
+        _, rest = await asyncio.wait_for(self.process.communicate(), 20)
+        assert self.process.returncode is not None
+        return self.process.returncode, rest.decode()
+
+
+def write_config(folder: Path, sandbox, port: int) -> Path:
+    path = folder / "relay.yaml"
+    path.write_text(
+        f"""
+listeners: [{{address: "127.0.0.1:{port}"}}]
+upstream: {{host: localhost, ports: [{sandbox.addresses[0][1]}], tls: {{ca_file: {sandbox.ca_file}}}}}
+credentials: {{default: {{api_key: "{KEY}"}}}}
+log: {{format: json, level: debug}}
+"""
+    )
+    path.chmod(0o600)
+    return path
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_message_then_a_signal(tmp_path, number):
+    """It serves, answers with SparkPost's own words, drains at the signal and exits 0."""
+    port = free_port()
+    async with sandbox_with(tmp_path / "tls") as sandbox:
+        program = await Program.start("serve", "--config", str(write_config(tmp_path, sandbox, port)))
+        started = await program.until("relay.started")
+        code, text = await send(port)
+        done = await program.until("attempt.done")
+        program.process.send_signal(number)
+        await program.until("relay.stopped")
+        status, rest = await program.end()
+
+    assert started["listeners"] == {"local": [f"127.0.0.1:{port}"]}
+    assert code == 250
+    assert sandbox.accepted[0].token in text
+    assert done["queue_id"] in text
+    assert done["message_id"] == sandbox.accepted[0].token
+    assert (status, rest) == (0, "")
+    assert KEY not in json.dumps(program.events)
+
+
+async def test_the_message_in_hand_is_answered_before_the_end(tmp_path):
+    """SIGTERM while SparkPost thinks about the final dot: the application still gets its 250."""
+    port = free_port()
+    async with sandbox_with(tmp_path / "tls") as sandbox:
+        program = await Program.start("serve", "--config", str(write_config(tmp_path, sandbox, port)))
+        await program.until("relay.started")
+        sending = asyncio.create_task(send(port, "slow-dot-1500ms@example.net"))
+        await program.until("upstream.session")
+        program.process.send_signal(signal.SIGTERM)
+        code, _ = await sending
+        status, _ = await program.end()
+
+    assert code == 250
+    assert status == 0
+    assert len(sandbox.accepted) == 1
+
+
+async def test_the_environment_suffices(tmp_path):
+    """A key and an address, no file at all: it starts, listens and says where."""
+    port = free_port()
+    program = await Program.start("serve", SPARKPOST_API_KEY=KEY, RELAY_LISTEN=f"127.0.0.1:{port}")
+    started = await program.until("relay.started")
+    program.process.terminate()
+
+    assert started["upstream"] == "smtp.sparkpostmail.com"
+    assert (await program.end())[0] == 0
+
+
+async def test_a_bad_configuration_is_78(tmp_path):
+    """Every problem with file, line and key; nothing is started."""
+    path = tmp_path / "relay.yaml"
+    path.write_text("listeners:\n  - address: 0.0.0.0:2525\nupstraem: {}\n")
+    program = await Program.start("serve", "--config", str(path))
+    status, text = await program.end()
+
+    assert status == 78
+    assert f"{path}:2: listeners[0]" in text
+    assert f"{path}:3: upstraem" in text
+
+
+async def test_a_port_in_use_is_69(tmp_path):
+    """It says which listener, which address, and what would help."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        program = await Program.start("serve", SPARKPOST_API_KEY=KEY, RELAY_LISTEN=f"127.0.0.1:{port}")
+        status, text = await program.end()
+
+    assert status == 69
+    assert f"listener local: cannot bind 127.0.0.1 port {port}: another program listens there" in text
