@@ -69,7 +69,7 @@ def main() -> int:
 def read_plan(arguments: Sequence[str]) -> Plan:
     """The command line as a plan; `--quick` changes defaults only."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Compare relays side by side.")
-    parser.add_argument("--quick", action="store_true", help="three short rounds of the main peers: about 90 seconds")
+    parser.add_argument("--quick", action="store_true", help="three short rounds of the main peers: about 75 seconds")
     parser.add_argument("--rounds", type=_count, help="rounds over all peers (default 5; quick: 3)")
     parser.add_argument("--seconds", type=_positive, help="load per run (default 4, quick: 1.25; twice that at 1 MB)")
     parser.add_argument("--sizes", type=_sizes, default=SIZES, help="for example 2kB,50kB,1MB (the default)")

@@ -90,6 +90,7 @@ def _relay(place: Place) -> list[str]:
         "log": {"format": "json", "level": "info"},
     }
     file = place.directory / "relay.yaml"
+    file.touch(mode=0o600)  # it holds a key, and the relay warns where others may read one
     file.write_text(yaml.safe_dump(configuration, sort_keys=False))
     return [sys.executable, "-m", "relay", "serve", "--config", str(file)]
 

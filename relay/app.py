@@ -1,4 +1,4 @@
-"""The composition root: the one place that knows every class, builds them from the configuration, starts and stops them.
+"""The composition root: the one place that knows every class, builds them from the configuration, starts and stops all.
 
 Start: upstream, then listeners. Stop is the reverse: no new mail, messages in hand are answered within `drain_timeout`,
 then the upstream sessions say QUIT.
@@ -28,6 +28,11 @@ from relay.observe import log as events
 from relay.observe.metrics import Metrics
 from relay.observe.notify import Notifier
 from relay.policy.identity import Credentials, Decision, Identities
+from relay.upstream.channel import SmtpChannel
+from relay.upstream.dial import Dialler
+from relay.upstream.pool import Pool, PoolLimits
+from relay.upstream.session import Session, SessionTimeouts
+from relay.upstream.smtp import Handshake, HandshakeTimeouts, verifying_context
 
 log = structlog.get_logger()
 
@@ -119,6 +124,27 @@ class Relay:
         await self._connections.drain(self._config.drain_timeout)
         self._passwords.close()
         await self._pool.close()
+
+
+def build_pool(config: Config, metrics: Metrics) -> Pool:
+    """The sessions with SparkPost, as `upstream` says."""
+    upstream = config.upstream
+    handshake = Handshake(
+        hostname=config.hostname,
+        tls=verifying_context(upstream.tls.ca_file, upstream.tls.minimum),
+        server_name=upstream.tls.server_name,
+        timeouts=HandshakeTimeouts(upstream.timeouts.connect, upstream.timeouts.banner, upstream.timeouts.command),
+        session_timeouts=SessionTimeouts(
+            upstream.timeouts.command, upstream.timeouts.data_progress, upstream.timeouts.final_dot
+        ),
+    )
+    dialler = Dialler(handshake.secure, fallback_after=upstream.fallback_after, on_fallback=metrics.port_fallbacks.inc)
+
+    async def open_session(login: Login) -> Session:
+        return await handshake.log_in(await dialler.dial(login.target), login)
+
+    limits = PoolLimits(upstream.connections, upstream.messages_per_connection, upstream.idle_timeout)
+    return Pool(open_session, limits)
 
 
 async def run(config: Config) -> None:

@@ -10,6 +10,7 @@ import smtplib
 import tempfile
 from collections.abc import Iterator
 from email.message import EmailMessage
+from email.policy import SMTP
 from email.utils import formatdate, make_msgid
 from pathlib import Path
 from typing import Final
@@ -92,7 +93,7 @@ def _send(host: str, port: int) -> str:
         client.login(_LOGIN, _PASSWORD)
         client.mail("billing@example.com")
         client.rcpt("customer@example.net")
-        code, text = client.data(message.as_bytes())
+        code, text = client.data(message.as_bytes(policy=SMTP))
     return f"{code} {text.decode()}"
 
 

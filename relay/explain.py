@@ -1,7 +1,7 @@
 """`sparkpost-relay explain`: what would be decided about a message, and why, without sending it.
 
-It asks the same objects that a running relay asks, so it cannot disagree with what happens. A login given here counts as
-proved: the password is not asked for.
+It asks the same objects that a running relay asks, so it cannot disagree with what happens. A login given here counts
+as proved: the password is not asked for.
 """
 
 import ipaddress

@@ -15,6 +15,8 @@ from typing import Final
 
 from relay.core.envelope import Address, PathError
 
+LONGEST_FROM: Final = 16_384  # octets; reading takes time on the loop, and no honest header From is near this
+
 _FLAGS: Final = re.IGNORECASE | re.MULTILINE
 _REST: Final = rb"[ \t]*:(?P<value>[^\n]*(?:\n[ \t][^\n]*)*)"  # white space before the colon: RFC 5322 §4.5
 _RECEIVED = re.compile(rb"^Received[ \t]*:", _FLAGS)
@@ -57,7 +59,7 @@ def from_addresses(header: bytes) -> tuple[Address, ...] | None:
     and without the quotes they should have: `Doe, Jane <a@b.c>` has one address, `a@b.c <d@e.f>` has two.
     """
     fields = [match["value"] for match in _FROM.finditer(header)]
-    if len(fields) != 1:
+    if len(fields) != 1 or len(fields[0]) > LONGEST_FROM:
         return None
     try:
         tokens = list(_tokens(fields[0]))
@@ -79,15 +81,11 @@ def _tokens(value: bytes) -> Iterator[tuple[str, bytes]]:
         if found is None:
             raise PathError(f"octet {position} begins no token")
         position = found.end()
-        match found.lastgroup:
-            case "comment":
-                position = _end_of_comment(value, position)
-            case "special":
-                yield found[0].decode("ascii"), found[0]
-            case str(kind):
-                yield kind, found[0]
-            case None:
-                continue  # white space
+        kind = found.lastgroup  # None for white space
+        if kind == "comment":
+            position = _end_of_comment(value, position)
+        elif kind is not None:
+            yield found[0].decode("ascii") if kind == "special" else kind, found[0]
 
 
 def _end_of_comment(value: bytes, position: int) -> int:

@@ -51,7 +51,9 @@ class DialogueSettings:
 class Observer(Protocol):
     """Who is told of what happens in the dialogue."""
 
-    def replied(self, verb: str, answer: Reply) -> None: ...
+    def replied(self, verb: str, answer: Reply) -> None:
+        """`verb` is what was answered; "DOT" for the end of data, "" where there was no command."""
+        ...
 
     def tolerated(self, kind: str) -> None: ...
 
@@ -153,7 +155,7 @@ class Dialogue:
         """The outcome of TakeMessage."""
         if answer.positive:
             self._errors = self._idle_commands = 0
-        self._say("DATA", answer)
+        self._say("DOT", answer)
 
     def authenticated(self, answer: Reply, login: str | None) -> None:
         """The outcome of Authenticate: `login` is None when it failed."""

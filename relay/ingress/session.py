@@ -167,7 +167,7 @@ class SmtpSession(SMTP):
 
     def replied(self, verb: str, answer: Reply) -> None:
         self._service.metrics.replies.labels(str(answer.code)).inc()
-        if answer.code >= 400:
+        if answer.code >= 400 and verb != "DOT":  # the reception tells of messages
             log.info(
                 events.TX_REJECTED,
                 session=self.id,

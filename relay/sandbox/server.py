@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from relay.sandbox.answers import TOO_MANY_CONNECTIONS, Answer
 from relay.sandbox.certificates import Certificates, Kind
@@ -23,6 +23,7 @@ from relay.sandbox.records import Accepted, LoginAttempt, Session, Store
 from relay.sandbox.rules import Rules
 
 _BACKLOG: Final = 512
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,11 @@ class Sandbox(Rules):
 
     ports: where to listen. tls_dir: where ca.pem and the certificates are kept; a temporary folder if not given.
     store: a folder for accepted messages. hosts: names and addresses of the certificates besides those of localhost.
-    transcripts: whether sessions remember their octets. The remaining options are those of `Rules`.
+    transcripts: whether sessions remember their octets. keep: how many messages, and how many sessions, are remembered:
+    the latest ones, or None for all. The remaining options are those of `Rules`.
+
+    addresses: the first that each port is bound to, in the order of `ports`. accepted, sessions: what is remembered.
+    accepted_total, opened, max_open: messages, connections, and most connections at a time, since the start.
     """
 
     ports: Sequence[Port] = (Port(),)
@@ -64,15 +69,19 @@ class Sandbox(Rules):
     store: Path | None = None
     hosts: Sequence[str] = ()
     transcripts: bool = True
+    keep: int | None = None
 
-    addresses: list[tuple[str, int]] = field(init=False, default_factory=list)  # as bound, in the order of `ports`
+    addresses: list[tuple[str, int]] = field(init=False, default_factory=list)
     accepted: list[Accepted] = field(init=False, default_factory=list, repr=False)
     sessions: list[Session] = field(init=False, default_factory=list, repr=False)
+    accepted_total: int = field(init=False, default=0)
+    opened: int = field(init=False, default=0)
     max_open: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._resources = AsyncExitStack()
+        self._servers: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
         self._all_lost = asyncio.Event()
         self._all_lost.set()
@@ -98,7 +107,7 @@ class Sandbox(Rules):
             self._disk = Store(self.store) if self.store is not None else None
             certificates = Certificates(self.tls_dir or self._temporary_folder(), self.hosts)
             self._ca_file = certificates.ca_file
-            self._resources.push_async_callback(self._drop_connections)
+            self._resources.push_async_callback(self._shut)
             contexts: dict[Kind, ssl.SSLContext] = {}
             for port in self.ports:
                 kind = MODES[port.mode].certificate
@@ -119,11 +128,22 @@ class Sandbox(Rules):
     async def _listen(self, port: Port, context: ssl.SSLContext) -> None:
         connect = partial(self._connect, port, context)
         server = await asyncio.get_running_loop().create_server(connect, port.host, port.port, backlog=_BACKLOG)
-        self._resources.callback(server.close)
-        self.addresses.extend(socket.getsockname()[:2] for socket in server.sockets)
+        self._servers.append(server)
+        self.addresses.append(server.sockets[0].getsockname()[:2])
 
-    async def _drop_connections(self) -> None:
-        await asyncio.sleep(0)  # a connection that was just taken becomes known only now
+    async def _shut(self) -> None:
+        """Take no more connections, and drop those there are.
+
+        asyncio trips over a server that is closed between its accept and the connection's first step; so the listening
+        sockets fall silent one turn of the loop before they are closed.
+        """
+        loop = asyncio.get_running_loop()
+        for server in self._servers:
+            for listener in server.sockets:
+                loop.remove_reader(listener)
+        await asyncio.sleep(0)
+        for server in self._servers:
+            server.close()
         for connection in self._connections:
             connection.abort()
         await self._all_lost.wait()
@@ -147,12 +167,13 @@ class Sandbox(Rules):
 
     def _welcome(self, mode: Mode, transport: asyncio.Transport) -> tuple[Session, Dialogue, Answer]:
         """What a connected client gets: a place in the record, someone to talk to, and the first word."""
-        peer_host, peer_port = transport.get_extra_info("peername")[:2]
-        session = Session(len(self.sessions) + 1, transport.get_extra_info("sockname")[1])
-        self.sessions.append(session)
+        host, port = (transport.get_extra_info("peername") or ("unknown", 0))[:2]  # unknown: it has already gone
+        self.opened += 1
+        session = Session(self.opened, transport.get_extra_info("sockname")[1])
+        self._remember(self.sessions, session)
         now_open = len(self._connections)
         self.max_open = max(self.max_open, now_open)
-        dialogue = Dialogue(self, mode, session, f"{peer_host}:{peer_port}", self._new_token, self._deposit)
+        dialogue = Dialogue(self, mode, session, f"{host}:{port}", self._new_token, self._deposit)
         return session, dialogue, dialogue.greet() if now_open <= self.max_connections else TOO_MANY_CONNECTIONS
 
     def _lose(self, connection: Connection) -> None:
@@ -163,28 +184,34 @@ class Sandbox(Rules):
     # -- messages ------------------------------------------------------------------------------------------------------
 
     def _new_token(self) -> str:
-        """A spool id in SparkPost's form; the last part alone is unique, as long as four milliards of messages."""
+        """A spool id in SparkPost's form; the last part alone is unique for 2³² messages."""
         n = next(self._serial) & 0xFFFFFFFF
         return f"{n >> 8 & 0xFF:02X}/{n & 0xFF:02X}-{os.getpid() % 100_000:05d}-{n:08X}"
 
     def _deposit(self, message: Accepted) -> None:
         if self._disk is not None:
             self._disk.add(message)
-        self.accepted.append(message)
+        self._remember(self.accepted, message)
+        self.accepted_total += 1
         for count, waiter in self._waiters:
-            if count <= len(self.accepted) and not waiter.done():
+            if count <= self.accepted_total and not waiter.done():
                 waiter.set_result(None)
 
+    def _remember(self, past: list[_T], event: _T) -> None:
+        past.append(event)
+        if self.keep is not None:
+            del past[: max(len(past) - self.keep, 0)]
+
     async def wait_for(self, count: int, timeout: float = 5.0) -> list[Accepted]:
-        """`accepted`, once it holds `count` messages; TimeoutError if it does not within `timeout` seconds."""
-        if len(self.accepted) < count:
+        """`accepted`, once there were `count` messages in all; TimeoutError after `timeout` seconds without."""
+        if self.accepted_total < count:
             waiter = count, asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             try:
                 async with asyncio.timeout(timeout):
                     await waiter[1]
             except TimeoutError as error:
-                raise TimeoutError(f"{len(self.accepted)} of {count} messages arrived within {timeout} s") from error
+                raise TimeoutError(f"{self.accepted_total} of {count} messages arrived within {timeout} s") from error
             finally:
                 self._waiters.remove(waiter)
         return self.accepted
@@ -206,10 +233,6 @@ class Sandbox(Rules):
     @property
     def open_now(self) -> int:
         return len(self._connections)
-
-    @property
-    def opened(self) -> int:
-        return len(self.sessions)
 
     @property
     def handshakes(self) -> int:

@@ -111,6 +111,17 @@ async def test_bad_exchanges(sandbox, connect, lines, reply):
     assert box.auth_attempts == []
 
 
+async def test_hello_comes_first(sandbox, connect):
+    """Under TLS, too, AUTH wants an EHLO before it."""
+    async with sandbox() as box, connect(box) as client:
+        await client.reply()
+        await client.say("EHLO x")
+        await client.say("STARTTLS")
+        await client.shake_hands()
+
+        assert (await client.say("AUTH LOGIN")).startswith("550 5.5.1 ")
+
+
 async def test_mechanisms_in_any_case(sandbox, connect):
     """Verbs and mechanisms are not case-sensitive."""
     async with sandbox() as box, connect(box) as client:

@@ -4,10 +4,14 @@ import asyncio
 import re
 import smtplib
 import ssl
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from relay.sandbox import Direction
+from relay.sandbox import MODES, Direction, Rules, Session
+from relay.sandbox.dialogue import Dialogue
 
 
 def extensions(reply: str) -> list[str]:
@@ -163,6 +167,15 @@ async def test_malformed_forward_path(sandbox, connect, argument):
         assert await client.say(argument) == "501 5.5.2 RCPT TO syntax error"
 
 
+async def test_delivery_reports_are_not_offered(sandbox, connect):
+    """A recipient's DSN parameters are refused, unless DSN is among the extensions."""
+    for extensions, code in (((), "555 5.5.4 "), (("DSN",), "250 2.0.0 ")):
+        async with sandbox(extensions=extensions) as box, connect(box) as client:
+            await client.ready()
+            await client.say("MAIL FROM:<>")
+            assert (await client.say("RCPT TO:<a@example.org> NOTIFY=NEVER")).startswith(code)
+
+
 @pytest.mark.parametrize("address", ['"a b"@example.com', "a@[127.0.0.1]", "a+b=c!d@example.com", "a..b@example.com"])
 async def test_unusual_addresses(sandbox, connect, address):
     """Addresses that are legal, or common, pass as they came."""
@@ -186,6 +199,7 @@ async def test_unusual_addresses(sandbox, connect, address):
         (["HELO x", "MAIL FROM:<> BODY=8BITMIME"], "555 5.5.4 unrecognized parameter BODY"),
         (["EHLO x", "MAIL FROM:<>", "RCPT TO:<a@example.org>"], "550 5.7.1 relaying denied"),
         (["EHLO x", "AUTH LOGIN"], "530 5.7.0 Must issue a STARTTLS command first"),
+        (["HELO "], "501 5.5.4 EHLO/HELO needs a name"),
         (["NOOP"], "250 2.0.0 OK"),
         (["BDAT 5 LAST"], "500 5.5.2 unrecognized command"),
         (["x" * 12_289], "500 5.5.2 line too long"),
@@ -212,6 +226,40 @@ async def test_tls_begins_anew(sandbox, connect):
         assert (await client.say("STARTTLS")) == "503 5.5.1 TLS already active"
     assert box.handshakes == 1
     assert box.sessions[0].tls in ("TLSv1.2", "TLSv1.3")
+
+
+WHOLE_SESSION = (
+    b"HELO x\r\nAUTH PLAIN AFNNVFBfSW5qZWN0aW9uAHNlY3JldA==\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.org>\r\n"
+    b"RCPT TO:<>\r\nDATA\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<quota@example.org>\r\nDATA\r\n\r\n..\r\n...x\r\n.\r\n"
+    b"NOOP\r\nQUIT\r\n"
+)
+
+
+@given(cuts=st.lists(st.integers(0, len(WHOLE_SESSION)), max_size=12))
+def test_chunks_do_not_matter(cuts):
+    """However a session is cut into packets, the replies and the messages are the same."""
+
+    def converse(pieces):
+        accepted = []
+        session = Session(1, 587, tls="TLSv1.3")
+        rules = Rules(api_keys={"secret": None})
+        dialogue = Dialogue(rules, MODES["normal"], session, "[::1]:9", lambda: "token", accepted.append)
+        replies = b""
+        for piece in pieces:
+            dialogue.receive(piece)
+            while (answer := dialogue.next_answer()) is not None:
+                replies += answer.reply
+        return replies, [message.content for message in accepted]
+
+    edges = [0, *sorted(cuts), len(WHOLE_SESSION)]
+    whole = converse([WHOLE_SESSION])
+
+    assert converse([WHOLE_SESSION[a:b] for a, b in pairwise(edges)]) == whole
+    assert [line[:3] for line in whole[0].splitlines()] == [
+        *(b"250", b"235", b"250", b"250", b"501", b"354", b"250"),
+        *(b"250", b"250", b"354", b"550", b"250", b"221"),
+    ]
+    assert whole[1] == [b""]
 
 
 async def test_nothing_is_pipelined_after_starttls(sandbox, connect):

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -90,6 +91,19 @@ async def test_disconnects(sandbox, connect, local_part, ambiguous):
             await client.mail(to=f"{local_part}@example.org")
 
     assert [message.ambiguous for message in box.accepted] == [True] * ambiguous
+
+
+async def test_a_disconnect_does_not_wait_for_content(sandbox, connect):
+    """Content that came in the packet of DATA counts as its first octet."""
+    async with sandbox() as box, connect(box) as client:
+        await client.ready()
+        await client.send(b"MAIL FROM:<>\r\nRCPT TO:<disconnect-in-data@example.org>\r\nDATA\r\nx\r\n.\r\n")
+        with suppress(EOFError, ConnectionError):
+            while not (await client.reply()).startswith("354 "):
+                pass
+
+        assert await client.ended()
+    assert box.accepted == []
 
 
 @pytest.mark.parametrize(("local_part", "ambiguous"), [("silent", 0), ("silent-after-dot", 1)])

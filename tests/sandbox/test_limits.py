@@ -91,6 +91,28 @@ async def test_transcripts(sandbox, connect):
     assert times == sorted(times)
 
 
+async def test_bounded_memory(sandbox, connect):
+    """A sandbox that runs for long may remember the latest messages and sessions only; the counters go on."""
+    async with sandbox(keep=3) as box:
+        for n in range(5):
+            async with connect(box) as client:
+                await client.ready()
+                await client.mail(sender=f"{n}@example.com")
+            assert len(box.accepted) == len(box.sessions) == min(n + 1, 3)
+        await box.wait_for(5)
+
+    assert [message.reverse_path[0] for message in box.accepted] == ["2", "3", "4"]
+    assert [session.number for session in box.sessions] == [3, 4, 5]
+    assert (box.accepted_total, box.opened, box.handshakes) == (5, 5, 3)
+
+
+async def test_a_name_with_several_addresses(sandbox, connect):
+    """A port by name has one entry among the addresses, however many it is bound to."""
+    async with sandbox(ports=[Port("localhost"), Port()]) as box, connect(box, 1) as client:
+        assert (await client.reply()).startswith("220 ")
+    assert len(box.addresses) == 2
+
+
 async def test_waiting_for_messages(sandbox, connect):
     """The wait ends with the last of the messages, or with an error that says how many there were."""
     async with sandbox() as box, connect(box) as client:

@@ -1,0 +1,179 @@
+"""Finding a port that works: every address of every port, raced without haste.
+
+The idea of RFC 8305 over ports and addresses: the preferred port first, its next address a quarter of a second later, the
+next port beside it when it has been silent for `fallback_after`, and at once when all that is under way has failed. What
+"works" means is the caller's business: an attempt gets an address and either returns or raises UpstreamFailure.
+
+The port that worked is tried first next time. Names are looked up for each dial: SparkPost's load balancers come and go.
+"""
+
+import asyncio
+import itertools
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import structlog
+
+from relay.core.login import Endpoint, Target
+from relay.core.outcome import Answer, Fact, Failure, FailureKind, Phase
+
+log = structlog.get_logger()
+
+ADDRESS_DELAY: Final = 0.25  # seconds; RFC 8305 §5 recommends it
+MEMORY_SECONDS: Final = 300.0  # after which the preferred port is given another chance
+
+T = TypeVar("T")
+SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+
+
+class UpstreamFailure(Exception):
+    """An attempt came to nothing; `fact` says in which phase and why."""
+
+    def __init__(self, fact: Fact) -> None:
+        super().__init__(str(fact))
+        self.fact = fact
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    endpoint: Endpoint
+    family: socket.AddressFamily
+    address: SocketAddress
+
+
+def not_now(fact: Fact) -> bool:
+    """A greeting of 4yz: the service is there and wants to be left alone, so no other port is tried."""
+    return isinstance(fact, Answer) and fact.phase is Phase.BANNER and fact.reply.transient
+
+
+class Dialler(Generic[T]):
+    """Makes connections to targets; `attempt` gets a candidate and returns what the caller wants of it.
+
+    `on_fallback` is told once each time mail moves to another port of a target.
+    """
+
+    def __init__(
+        self,
+        attempt: Callable[[Candidate], Awaitable[T]],
+        *,
+        fallback_after: float,
+        on_fallback: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._attempt = attempt
+        self._fallback_after = fallback_after
+        self._on_fallback = on_fallback
+        self._remembered: dict[Target, tuple[int, float]] = {}
+        self._down: set[Target] = set()
+
+    async def dial(self, target: Target) -> T:
+        """The first attempt that succeeds; raises UpstreamFailure with the causes of all that failed."""
+        ports = self._ports(target)
+        failures: list[tuple[Endpoint, Fact]] = []
+        try:
+            candidate, result = await self._race(target, ports, failures)
+        except UpstreamFailure as failure:
+            if target not in self._down and not not_now(failure.fact):
+                self._down.add(target)
+                log.error("upstream.down", host=target.host, reason=str(failure.fact))
+            raise
+        self._worked(target, candidate.endpoint.port, failures)
+        return result
+
+    def _ports(self, target: Target) -> list[int]:
+        """The ports to try: the one that worked last, while that is remembered, then the others in their order."""
+        port, until = self._remembered.get(target, (target.ports[0], 0.0))
+        if asyncio.get_running_loop().time() > until:
+            return list(target.ports)
+        return [port, *(other for other in target.ports if other != port)]
+
+    def _worked(self, target: Target, port: int, failures: list[tuple[Endpoint, Fact]]) -> None:
+        if target in self._down:
+            self._down.discard(target)
+            log.warning("upstream.up", host=target.host, port=port)
+        if port == target.ports[0]:
+            self._remembered.pop(target, None)
+            return
+        if target not in self._remembered:
+            reason = "; ".join(f"{endpoint.port}: {fact}" for endpoint, fact in failures) or "silent"
+            log.warning("upstream.fallback", host=target.host, port=port, reason=reason)
+            self._on_fallback()
+        self._remembered[target] = (port, asyncio.get_running_loop().time() + MEMORY_SECONDS)
+
+    async def _race(
+        self, target: Target, ports: list[int], failures: list[tuple[Endpoint, Fact]]
+    ) -> tuple[Candidate, T]:
+        loop = asyncio.get_running_loop()
+        waiting = deque(await candidates(target.host, ports))
+        running: dict[asyncio.Task[T], Candidate] = {}
+        first_dial: dict[int, float] = {}
+        next_dial = loop.time()
+        try:
+            while waiting or running:
+                if waiting and (not running or loop.time() >= next_dial):
+                    candidate = waiting.popleft()
+                    running[loop.create_task(_run(self._attempt(candidate)))] = candidate
+                    now = loop.time()
+                    started = first_dial.setdefault(candidate.endpoint.port, now)
+                    same = waiting and waiting[0].endpoint.port == candidate.endpoint.port
+                    next_dial = now + ADDRESS_DELAY if same else started + self._fallback_after
+                    continue
+                timeout = max(0.0, next_dial - loop.time()) if waiting else None
+                done, _ = await asyncio.wait(running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    candidate = running.pop(task)
+                    error = task.exception()
+                    if error is None:
+                        return candidate, task.result()
+                    if not isinstance(error, UpstreamFailure):
+                        raise error
+                    if not_now(error.fact):
+                        raise error
+                    failures.append((candidate.endpoint, error.fact))
+                    next_dial = loop.time()
+        finally:
+            for task in running:
+                task.cancel()
+            if running:
+                await asyncio.wait(running)
+        raise UpstreamFailure(_summary(failures))
+
+
+async def _run(attempt: Awaitable[T]) -> T:
+    return await attempt
+
+
+async def candidates(host: str, ports: list[int]) -> list[Candidate]:
+    """Every address of every port, in order, address families in turn; raises UpstreamFailure if there is none."""
+    loop = asyncio.get_running_loop()
+    found: list[Candidate] = []
+    for port in ports:
+        try:
+            infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            text = f"{host} cannot be resolved: {error.strerror or error}"
+            raise UpstreamFailure(Failure(Phase.RESOLVE, FailureKind.UNRESOLVED, text)) from error
+        families: dict[socket.AddressFamily, list[SocketAddress]] = {}
+        for family, _, _, _, address in infos:
+            families.setdefault(family, []).append(address)  # type: ignore[arg-type]
+        for turn in itertools.zip_longest(*families.values()):
+            for family, address in zip(families, turn, strict=True):
+                if address is not None:
+                    found.append(Candidate(Endpoint(host, port, address[0]), family, address))
+    return found
+
+
+def _summary(failures: list[tuple[Endpoint, Fact]]) -> Fact:
+    """All ports have failed: one fact with the cause of each port, the most telling address of it."""
+    causes: dict[int, Fact] = {}
+    for endpoint, fact in failures:
+        known = causes.get(endpoint.port)
+        # An address that refuses says less than one that got further.
+        if known is None or (known.phase is Phase.CONNECT and fact.phase is not Phase.CONNECT):
+            causes[endpoint.port] = fact
+    text = "; ".join(f"port {port}: {fact}" for port, fact in causes.items())
+    last = failures[-1][1]
+    kind = last.kind if isinstance(last, Failure) else FailureKind.PROTOCOL
+    return Failure(last.phase, kind, text)

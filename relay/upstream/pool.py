@@ -1,0 +1,179 @@
+"""Authenticated sessions, each of one login, under one cap: reuse, open, give one up for another, or wait.
+
+Deciding is `decide`, pure; doing is the rest. Sessions are keyed by the complete login, so one tenant's mail can never
+ride another's session. Who waits is served in the order of arrival.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from relay.core.login import Login
+from relay.core.outcome import Failure, FailureKind, Outcome, Phase, classify
+from relay.upstream.dial import UpstreamFailure
+from relay.upstream.session import Session
+
+
+class Choice(Enum):
+    """What to do for somebody who wants a session."""
+
+    REUSE = auto()
+    OPEN = auto()
+    EVICT = auto()
+    WAIT = auto()
+
+
+def decide(login: Login, idle: Mapping[Login, Sequence[object]], taken: int, limit: int) -> Choice:
+    """`idle` sessions by login and `taken` slots (open, being opened, or in use) of `limit`, idle ones included."""
+    if idle.get(login):
+        return Choice.REUSE
+    if taken < limit:
+        return Choice.OPEN
+    return Choice.EVICT if any(idle.values()) else Choice.WAIT
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """`connections` in all; `messages` and `idle_seconds` of one."""
+
+    connections: int
+    messages: int
+    idle_seconds: float
+
+
+class Pool:
+    """The sessions with SparkPost. `open_session` makes one, or raises UpstreamFailure."""
+
+    def __init__(self, open_session: Callable[[Login], Awaitable[Session]], limits: PoolLimits) -> None:
+        self._open_session = open_session
+        self._limits = limits
+        self._idle: dict[Login, list[tuple[Session, asyncio.TimerHandle]]] = {}
+        self._taken = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._goodbyes: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def acquire(self, login: Login, *, fresh: bool = False) -> tuple[Session, bool]:
+        """A session of this login and whether it has been used before; `fresh` wants a new one.
+
+        Raises UpstreamFailure when none can be opened. Waits without limit for a slot: the caller sets the time.
+        """
+        while True:
+            idle = {} if fresh else self._idle
+            match decide(login, idle, self._taken, self._limits.connections):
+                case Choice.REUSE:
+                    session = self._take_idle(login)
+                    if session.usable:
+                        return session, True
+                    self._let_go(session)
+                case Choice.OPEN:
+                    return await self._open(login), False
+                case Choice.EVICT:
+                    self._evict()
+                case Choice.WAIT:
+                    if fresh and any(self._idle.values()):
+                        self._evict()
+                    else:
+                        await self._wait()
+
+    async def _open(self, login: Login) -> Session:
+        self._taken += 1
+        try:
+            return await self._open_session(login)
+        except BaseException:
+            self._slot_free()
+            raise
+
+    async def _wait(self) -> None:
+        """Until a slot or a session may have become free. A waiter that gives up passes its turn on."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._wake()
+            else:
+                self._waiting.remove(turn)
+            raise
+
+    def _wake(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    def _slot_free(self) -> None:
+        self._taken -= 1
+        self._wake()
+
+    def release(self, session: Session) -> None:
+        """Give a session back: kept for the next message of its login if it is good for one, else closed."""
+        if self._closed or not session.usable or session.messages >= self._limits.messages:
+            self._let_go(session)
+            return
+        timer = asyncio.get_running_loop().call_later(self._limits.idle_seconds, self._expire, session)
+        self._idle.setdefault(session.login, []).append((session, timer))
+        self._wake()
+
+    def _take_idle(self, login: Login) -> Session:
+        """The one used last: the others grow old and retire."""
+        session, timer = self._idle[login].pop()
+        if not self._idle[login]:
+            del self._idle[login]
+        timer.cancel()
+        return session
+
+    def _evict(self) -> None:
+        """Give up the session that has been idle longest, whoever's it is."""
+        login = min(self._idle, key=lambda one: self._idle[one][0][1].when())
+        session, timer = self._idle[login].pop(0)
+        if not self._idle[login]:
+            del self._idle[login]
+        timer.cancel()
+        self._let_go(session)
+
+    def _expire(self, session: Session) -> None:
+        kept = [(one, timer) for one, timer in self._idle.get(session.login, ()) if one is not session]
+        if kept:
+            self._idle[session.login] = kept
+        else:
+            self._idle.pop(session.login, None)
+        self._let_go(session)
+
+    def _let_go(self, session: Session) -> None:
+        """Say QUIT in the background; the slot is free when the connection is closed."""
+        task = asyncio.get_running_loop().create_task(session.quit())
+        self._goodbyes.add(task)
+        task.add_done_callback(self._gone)
+
+    def _gone(self, task: asyncio.Task[None]) -> None:
+        self._goodbyes.discard(task)
+        self._slot_free()
+
+    async def prove(self, login: Login, *, patience: float) -> Outcome | None:
+        """Ask SparkPost whether a login is good, by logging in; the session is kept for the mail that follows."""
+        try:
+            async with asyncio.timeout(patience):
+                session, _ = await self.acquire(login)
+        except UpstreamFailure as failure:
+            return classify(failure.fact)
+        except TimeoutError:
+            text = f"SparkPost did not answer within {patience:g} s"
+            return classify(Failure(Phase.AUTH, FailureKind.DEADLINE, text))
+        self.release(session)
+        return None
+
+    async def close(self) -> None:
+        """Close what is idle; what is in use closes when it is released."""
+        self._closed = True
+        for sessions in list(self._idle.values()):
+            for session, timer in sessions:
+                timer.cancel()
+                self._let_go(session)
+        self._idle.clear()
+        if self._goodbyes:
+            await asyncio.wait(self._goodbyes)

@@ -1,0 +1,306 @@
+"""One authenticated connection to SparkPost and the transactions on it.
+
+The commands of a transaction leave in one flight where PIPELINING is offered (RFC 2920), the content follows the 354 with
+back-pressure, and small content takes the final dot with it in one write. From the moment the dot's octets are handed to
+the transport, having no reply means that nobody knows: a failure then is of phase DOT, and only then.
+
+A session that was cancelled, timed out, or heard anything that its commands do not admit is aborted and never used again.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from relay.core.envelope import Envelope, Recipient
+from relay.core.login import Endpoint, Login
+from relay.core.message import Content
+from relay.core.outcome import Answer, Fact, Failure, FailureKind, Phase
+from relay.core.reply import Reply
+from relay.upstream.replies import Gibberish, ReplyReader
+from relay.upstream.stuffing import stuffed
+
+QUIT_SECONDS: Final = 2.0
+_WRITE_SIZE: Final = 64 * 1024
+_ACCEPTED: Final = {Phase.MAIL: (250,), Phase.RCPT: (250, 251), Phase.DATA: (354,), Phase.DOT: (250,)}
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the server offers under TLS."""
+
+    pipelining: bool
+    eight_bit: bool
+    size: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTimeouts:
+    """Seconds: for the reply to a command, for the content to move on, for the reply to the final dot."""
+
+    command: float
+    data_progress: float
+    final_dot: float
+
+
+class TransactionFailed(Exception):
+    """The transaction is over; `fact` is what ended it."""
+
+    def __init__(self, fact: Fact) -> None:
+        super().__init__(str(fact))
+        self.fact = fact
+
+
+class Session(asyncio.Protocol):
+    """A connection that is logged in. One transaction at a time."""
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        login: Login,
+        endpoint: Endpoint,
+        features: Features,
+        timeouts: SessionTimeouts,
+    ) -> None:
+        self.login = login
+        self.endpoint = endpoint
+        self.messages = 0
+        self._transport = transport
+        self._features = features
+        self._timeouts = timeouts
+        self._reader = ReplyReader()
+        self._replies: deque[Reply] = deque()
+        self._expected = 0
+        self._news = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._phase = Phase.MAIL
+        self._broken: FailureKind | None = None
+        self._detail = ""
+
+    def __repr__(self) -> str:
+        return f"<Session {self.login} on {self.endpoint}, {self.messages} messages>"
+
+    @property
+    def usable(self) -> bool:
+        """False once it is closed, broken, or has said something nobody asked for."""
+        return self._broken is None and not self._transport.is_closing() and self._reader.empty and not self._replies
+
+    # -- asyncio's side -----------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._replies.extend(self._reader.feed(data))
+        except Gibberish as error:
+            self._break(FailureKind.PROTOCOL, f"{error}")
+        self._news.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._break(FailureKind.LOST, "connection reset" if error else "connection closed")
+
+    def eof_received(self) -> None:
+        self._break(FailureKind.LOST, "connection closed")
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def _break(self, kind: FailureKind, detail: str) -> None:
+        if self._broken is None:
+            self._broken, self._detail = kind, detail
+        self._news.set()
+        self._writable.set()
+        self._transport.abort()
+
+    def abort(self) -> None:
+        """Close without a word: the state of the dialogue is unknown or does not matter."""
+        self._break(FailureKind.LOST, "aborted")
+
+    # -- one transaction ----------------------------------------------------------------------------------------------
+
+    async def transact(
+        self, envelope: Envelope, recipients: Sequence[Recipient], content: Content, *, patience: float
+    ) -> list[Fact]:
+        """Send one message to all recipients or to none; the fact for each of them, in order.
+
+        `patience` seconds for everything up to 354, and for the content to move on. Cancelled, it aborts.
+        """
+        self.messages += 1
+        try:
+            async with asyncio.timeout(patience) as limit:
+                facts = await self._envelope(envelope, recipients, content)
+                limit.reschedule(None)
+                if facts is None:
+                    fact = await self._content(content, min(patience, self._timeouts.data_progress))
+                    facts = [fact] * len(recipients)
+        except TransactionFailed as failed:
+            if isinstance(failed.fact, Failure) or failed.fact.reply.code == 421:
+                self.abort()
+            return [failed.fact] * len(recipients)
+        except TimeoutError:
+            self.abort()
+            text = f"SparkPost did not answer within {patience:g} s"
+            return [Failure(self._phase, FailureKind.DEADLINE, text)] * len(recipients)
+        except BaseException:
+            self.abort()
+            raise
+        return facts
+
+    async def _envelope(
+        self, envelope: Envelope, recipients: Sequence[Recipient], content: Content
+    ) -> list[Fact] | None:
+        """MAIL, RCPT and DATA. None when the content may follow, else the facts and a session without a transaction."""
+        mail = f"MAIL FROM:<{envelope.reverse_path}>"
+        if self._features.eight_bit and content.eight_bit:
+            mail += " BODY=8BITMIME"
+        if self._features.size:
+            mail += f" SIZE={content.size}"
+        commands = [(Phase.MAIL, mail), *((Phase.RCPT, f"RCPT TO:<{recipient}>") for recipient in recipients)]
+        # DATA joins the flight of a lone recipient. With more, it waits until all have been accepted.
+        data_early = self._features.pipelining and len(recipients) == 1
+        if data_early:
+            commands.append((Phase.DATA, "DATA"))
+        answers = await self._converse(commands)
+        refused = [answer for answer in answers if answer.reply.code not in _ACCEPTED[answer.phase]]
+        if not refused:
+            if data_early:
+                return None
+            answers = await self._converse([(Phase.DATA, "DATA")])
+            if answers[0].reply.code == 354:
+                return None
+            return [answers[0]] * len(recipients)
+        if data_early and answers[-1].reply.code == 354:
+            await self._decline_data(answers)
+        else:
+            await self._reset()
+        return _facts(answers, len(recipients))
+
+    async def _converse(self, commands: list[tuple[Phase, str]]) -> list[Answer]:
+        """Say the commands, in one flight if that is offered, and hear their answers.
+
+        Raises TransactionFailed when an answer does not come, is of no class its command admits, or ends the session.
+        """
+        if self._features.pipelining:
+            self._write("".join(f"{command}\r\n" for _, command in commands).encode())
+            return [await self._answer(phase, self._timeouts.command) for phase, _ in commands]
+        answers = []
+        for phase, command in commands:
+            self._write(f"{command}\r\n".encode())
+            answers.append(await self._answer(phase, self._timeouts.command))
+            if answers[-1].reply.code not in _ACCEPTED[phase] and phase is Phase.MAIL:
+                break
+        return answers
+
+    async def _answer(self, phase: Phase, seconds: float) -> Answer:
+        reply = await self._reply(phase, seconds)
+        answer = Answer(phase, reply)
+        if reply.code == 421:
+            raise TransactionFailed(answer)
+        if reply.positive and reply.code not in _ACCEPTED[phase]:
+            raise TransactionFailed(
+                Failure(phase, FailureKind.PROTOCOL, f"{reply.code} is no answer to {phase.value.upper()}")
+            )
+        return answer
+
+    async def _reply(self, phase: Phase, seconds: float) -> Reply:
+        self._phase = phase
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._replies:
+                    if self._broken is not None:
+                        raise TransactionFailed(
+                            Failure(phase, self._broken, f"{self._detail} at {phase.value.upper()}")
+                        )
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError as error:
+            text = f"no answer to {phase.value.upper()} within {seconds:g} s"
+            raise TransactionFailed(Failure(phase, FailureKind.TIMEOUT, text)) from error
+        return self._replies.popleft()
+
+    async def _decline_data(self, answers: list[Answer]) -> None:
+        """A 354 that will not be used. A lone dot is safe only when every recipient was refused (RFC 2920 §3.1)."""
+        if answers[0].reply.code != 250:
+            self.abort()
+            return
+        self._write(b".\r\n")
+        answer = await self._reply(Phase.DATA, self._timeouts.command)
+        if answer.positive:
+            self.abort()
+
+    async def _reset(self) -> None:
+        """Leave no transaction behind; a session that cannot do that is given up, and hides nothing (D2.7)."""
+        self._write(b"RSET\r\n")
+        try:
+            reply = await self._reply(Phase.MAIL, self._timeouts.command)
+        except TransactionFailed:
+            self.abort()
+            return
+        if reply.code != 250:
+            self.abort()
+
+    async def _content(self, content: Content, progress: float) -> Fact:
+        """The content and the final dot; the fact for the whole message."""
+        pending = b""
+        for chunk in stuffed(content, eight_bit_ok=self._features.eight_bit):
+            if pending:
+                await self._send(pending, progress)
+            pending = chunk
+        if self._replies or self._broken is not None:
+            return await self._interrupted()
+        self._transport.write(pending + b".\r\n")
+        answer = Answer(Phase.DOT, await self._reply(Phase.DOT, self._timeouts.final_dot))
+        if answer.reply.code == 421 or (answer.reply.positive and answer.reply.code != 250):
+            self.abort()
+        return answer
+
+    async def _send(self, octets: bytes, seconds: float) -> None:
+        """Some content, at the pace the peer takes it."""
+        if self._replies or self._broken is not None:
+            raise TransactionFailed(await self._interrupted())
+        self._transport.write(octets)
+        if self._writable.is_set():
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._writable.wait()
+        except TimeoutError as error:
+            text = f"the content stood still for {seconds:g} s"
+            raise TransactionFailed(Failure(Phase.DATA, FailureKind.TIMEOUT, text)) from error
+
+    async def _interrupted(self) -> Fact:
+        """A reply came before the final dot, or the connection broke: that is the answer, and nothing more is sent."""
+        if not self._replies:
+            assert self._broken is not None
+            return Failure(Phase.DATA, self._broken, f"{self._detail} while the content was sent")
+        answer = Answer(Phase.DATA, self._replies.popleft())
+        self.abort()
+        return answer
+
+    def _write(self, octets: bytes) -> None:
+        if self._broken is None:
+            self._transport.write(octets)
+
+    async def quit(self) -> None:
+        """Say goodbye if there is anybody to hear it, then close at once: TLS need not be waited for (D2.16)."""
+        if self.usable:
+            self._write(b"QUIT\r\n")
+            with contextlib.suppress(TransactionFailed):
+                await self._reply(Phase.MAIL, QUIT_SECONDS)
+        self.abort()
+
+
+def _facts(answers: list[Answer], count: int) -> list[Fact]:
+    """Which fact holds for which recipient, when the envelope was not accepted whole."""
+    mail, *others = answers
+    if mail.reply.code != 250:
+        return [mail] * count
+    withheld = Failure(Phase.RCPT, FailureKind.WITHHELD, "not sent, because another recipient was refused")
+    facts: list[Fact] = [answer if answer.reply.code >= 400 else withheld for answer in others[:count]]
+    if all(fact is withheld for fact in facts):
+        return [others[-1]] * count  # DATA itself was refused
+    return facts

@@ -1,0 +1,198 @@
+"""From a socket address to an authenticated session: the only place that knows aiosmtplib.
+
+aiosmtplib reads the greeting, says EHLO, begins TLS and logs in; then the transport is handed to our own `Session`. The
+steps are two functions on purpose: `secure` gives a `Secured`, which only a verified handshake can make, and `log_in`
+takes nothing else. So no key can leave without verified TLS.
+"""
+
+import asyncio
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import Final
+
+import aiosmtplib
+from aiosmtplib import SMTP
+
+from relay.core.login import Endpoint, Login
+from relay.core.outcome import Answer, Failure, FailureKind, Phase
+from relay.core.reply import Reply
+from relay.upstream.dial import Candidate, UpstreamFailure
+from relay.upstream.session import Features, Session, SessionTimeouts
+
+_NO_REPLY: Final = -1  # aiosmtplib's code for octets that are no reply
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeTimeouts:
+    """Seconds for each phase."""
+
+    connect: float
+    banner: float
+    command: float
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """A connection under verified TLS, nobody logged in. Made by `Handshake.secure` and by nobody else."""
+
+    client: SMTP
+    endpoint: Endpoint
+
+    def abort(self) -> None:
+        if self.client.transport is not None:
+            self.client.transport.abort()
+
+
+def verifying_context(ca_file: str | None, minimum: str) -> ssl.SSLContext:
+    """TLS that verifies chain and name, against the authorities in `ca_file` or the system's; `minimum` "1.2" or "1.3"."""
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if minimum == "1.3" else ssl.TLSVersion.TLSv1_2
+    return context
+
+
+class Handshake:
+    """How connections to SparkPost begin; one for all of them."""
+
+    def __init__(
+        self,
+        *,
+        hostname: str,
+        tls: ssl.SSLContext,
+        server_name: str | None,
+        timeouts: HandshakeTimeouts,
+        session_timeouts: SessionTimeouts,
+    ) -> None:
+        """`hostname` is what we call ourselves; `server_name` what the certificate must say, if not the host."""
+        self._hostname = hostname
+        self._tls = tls
+        self._server_name = server_name
+        self._timeouts = timeouts
+        self._session_timeouts = session_timeouts
+
+    async def secure(self, candidate: Candidate) -> Secured:
+        """Connect, wait for the greeting, begin TLS and verify it; raises UpstreamFailure, and leaves nothing open."""
+        sock = await self._connect(candidate)
+        client = SMTP(
+            hostname=self._server_name or candidate.endpoint.host,
+            sock=sock,
+            local_hostname=self._hostname,
+            start_tls=False,
+            use_tls=False,
+        )
+        try:
+            await self._greet(client, sock)
+            await self._begin_tls(client, self._server_name or candidate.endpoint.host)
+        except BaseException:
+            if client.transport is not None:
+                client.transport.abort()
+            else:
+                sock.close()
+            raise
+        return Secured(client, candidate.endpoint)
+
+    async def _connect(self, candidate: Candidate) -> socket.socket:
+        sock = socket.socket(candidate.family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            async with asyncio.timeout(self._timeouts.connect):
+                await asyncio.get_running_loop().sock_connect(sock, candidate.address)
+        except TimeoutError as error:
+            sock.close()
+            text = f"no connection within {self._timeouts.connect:g} s"
+            raise UpstreamFailure(Failure(Phase.CONNECT, FailureKind.TIMEOUT, text)) from error
+        except OSError as error:
+            sock.close()
+            text = (error.strerror or str(error)).lower()
+            raise UpstreamFailure(Failure(Phase.CONNECT, FailureKind.REFUSED, text)) from error
+        except BaseException:
+            sock.close()
+            raise
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    async def _greet(self, client: SMTP, sock: socket.socket) -> None:
+        limit = self._timeouts.banner
+        try:
+            await client.connect(timeout=limit)
+        except aiosmtplib.SMTPTimeoutError as error:
+            raise _failure(Phase.BANNER, FailureKind.TIMEOUT, f"no greeting within {limit:g} s") from error
+        except aiosmtplib.SMTPResponseException as error:
+            raise _refused(Phase.BANNER, error) from error
+        except (aiosmtplib.SMTPException, OSError) as error:
+            raise _failure(Phase.BANNER, FailureKind.LOST, "closed before the greeting") from error
+
+    async def _begin_tls(self, client: SMTP, name: str) -> None:
+        await self._ehlo(client)
+        if not client.supports_extension("starttls"):
+            raise _failure(Phase.STARTTLS, FailureKind.NOT_OFFERED, "STARTTLS is not offered")
+        try:
+            await client.starttls(server_hostname=name, tls_context=self._tls, timeout=self._timeouts.command)
+        except aiosmtplib.SMTPResponseException as error:
+            raise _refused(Phase.STARTTLS, error) from error
+        except ssl.SSLCertVerificationError as error:
+            text = f"the certificate does not verify for {name}: {error.verify_message.rstrip('.')}"
+            raise _failure(Phase.TLS, FailureKind.UNVERIFIED, text) from error
+        except aiosmtplib.SMTPTimeoutError as error:
+            text = f"no TLS handshake within {self._timeouts.command:g} s"
+            raise _failure(Phase.TLS, FailureKind.TIMEOUT, text) from error
+        except ssl.SSLError as error:
+            text = f"TLS handshake failed: {(error.reason or 'unknown reason').lower().replace('_', ' ')}"
+            raise _failure(Phase.TLS, FailureKind.HANDSHAKE, text) from error
+        except (aiosmtplib.SMTPException, OSError) as error:
+            raise _failure(Phase.TLS, FailureKind.HANDSHAKE, "closed during the TLS handshake") from error
+
+    async def log_in(self, secured: Secured, login: Login) -> Session:
+        """EHLO again, AUTH LOGIN and nothing else; raises UpstreamFailure, and then the connection is gone."""
+        client = secured.client
+        try:
+            await self._ehlo(client)
+            if "login" not in client.server_auth_methods:
+                raise _failure(Phase.AUTH, FailureKind.NOT_OFFERED, "AUTH LOGIN is not offered under TLS")
+            try:
+                await client.auth_login(login.username, login.key.reveal(), timeout=self._timeouts.command)
+            except aiosmtplib.SMTPAuthenticationError as error:
+                raise _refused(Phase.AUTH, error) from error
+            except aiosmtplib.SMTPResponseException as error:
+                raise _refused(Phase.AUTH, error) from error
+            except aiosmtplib.SMTPTimeoutError as error:
+                text = f"no answer to AUTH within {self._timeouts.command:g} s"
+                raise _failure(Phase.AUTH, FailureKind.TIMEOUT, text) from error
+            except (aiosmtplib.SMTPException, OSError) as error:
+                raise _failure(Phase.AUTH, FailureKind.LOST, "closed at AUTH") from error
+            transport = client.transport
+            if transport is None or transport.is_closing():
+                raise _failure(Phase.AUTH, FailureKind.LOST, "closed after AUTH")
+        except BaseException:
+            secured.abort()
+            raise
+        features = Features(
+            pipelining=client.supports_extension("pipelining"),
+            eight_bit=client.supports_extension("8bitmime"),
+            size=client.supports_extension("size"),
+        )
+        session = Session(transport, login, secured.endpoint, features, self._session_timeouts)
+        transport.set_protocol(session)
+        return session
+
+    async def _ehlo(self, client: SMTP) -> None:
+        try:
+            await client.ehlo(timeout=self._timeouts.command)
+        except aiosmtplib.SMTPTimeoutError as error:
+            text = f"no answer to EHLO within {self._timeouts.command:g} s"
+            raise _failure(Phase.EHLO, FailureKind.TIMEOUT, text) from error
+        except aiosmtplib.SMTPResponseException as error:
+            raise _refused(Phase.EHLO, error) from error
+        except (aiosmtplib.SMTPException, OSError) as error:
+            raise _failure(Phase.EHLO, FailureKind.LOST, "closed at EHLO") from error
+
+
+def _failure(phase: Phase, kind: FailureKind, detail: str) -> UpstreamFailure:
+    return UpstreamFailure(Failure(phase, kind, detail))
+
+
+def _refused(phase: Phase, error: aiosmtplib.SMTPResponseException) -> UpstreamFailure:
+    """A reply that says no, or octets that are no reply at all."""
+    if error.code == _NO_REPLY or not 200 <= error.code <= 599:
+        return _failure(phase, FailureKind.PROTOCOL, f"no SMTP reply at {phase.value.upper()}")
+    return UpstreamFailure(Answer(phase, Reply.parse(error.code, error.message.split("\n"))))

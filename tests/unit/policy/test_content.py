@@ -1,0 +1,147 @@
+"""What leaves: the Received line on top, no blind copies, everything else as it came."""
+
+import email.utils
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.core.envelope import Address, Recipient
+from relay.core.message import Content
+from relay.policy.content import Trace, prepare, received
+
+EPOCH = 1_700_000_000.75  # Tue, 14 Nov 2023 22:13:20 +0000
+ONE = (Recipient(Address("customer", "example.net")),)
+TRACE = Trace(
+    helo="app.example.com",
+    peer="192.0.2.1",
+    hostname="relay.example.com",
+    protocol="ESMTPSA",
+    queue_id="01HFQ7XK3M9ABC",
+    recipients=ONE,
+    epoch=EPOCH,
+)
+
+
+@dataclass(frozen=True)
+class Octets:
+    """A body in memory."""
+
+    octets: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.octets)
+
+    def chunks(self) -> Iterator[bytes]:
+        yield self.octets
+
+    def close(self) -> None:
+        pass
+
+
+def content(header: bytes, body: bytes = b"\r\nbody\r\n") -> Content:
+    longest = max(map(len, (header + body).split(b"\r\n")))
+    return Content(header, Octets(body), longest_line=longest, eight_bit=not (header + body).isascii())
+
+
+def test_the_received_line():
+    """From, by, with, id, for and the date in UTC, as RFC 5321 §4.4 has them."""
+    assert received(TRACE) == (
+        b"Received: from app.example.com ([192.0.2.1])\r\n"
+        b"\tby relay.example.com with ESMTPSA id 01HFQ7XK3M9ABC\r\n"
+        b"\tfor <customer@example.net>; Tue, 14 Nov 2023 22:13:20 +0000\r\n"
+    )
+
+
+def test_several_recipients_are_not_shown():
+    """`for` would tell each of them about the others."""
+    several = (*ONE, Recipient(Address("hidden", "example.net")))
+
+    assert received(replace(TRACE, recipients=several, protocol="SMTP")) == (
+        b"Received: from app.example.com ([192.0.2.1])\r\n"
+        b"\tby relay.example.com with SMTP id 01HFQ7XK3M9ABC;\r\n"
+        b"\tTue, 14 Nov 2023 22:13:20 +0000\r\n"
+    )
+
+
+def test_ipv6_clients():
+    """Their address literal has its tag."""
+    assert b"([IPv6:2001:db8::1])" in received(replace(TRACE, peer="2001:db8::1"))
+
+
+@pytest.mark.parametrize(
+    ("helo", "shown"),
+    [
+        ("MY_PC", b"MY_PC"),
+        ("[192.168.1.5]", b"[192.168.1.5]"),
+        ("[IPv6:fe80::1]", b"[IPv6:fe80::1]"),
+        ("[open", b"?open"),
+        ("a b", b"a?b"),
+        ("x (mail.bank.example [203.0.113.5]) by y", b"x??mail.bank.example??203.0.113.5???by?y"),
+        ("evil\r\nBcc: x", b"evil??Bcc??x"),
+        ("b\xfccher\x00", b"b?cher?"),
+        ("", b"unknown"),
+        ("x" * 5000, b"x" * 255),
+    ],
+)
+def test_a_helo_name_is_only_a_word(helo, shown):
+    """Nothing a client says there can look like a trace of our own."""
+    assert received(replace(TRACE, helo=helo)).startswith(b"Received: from " + shown + b" ([192.0.2.1])\r\n")
+
+
+@given(
+    helo=st.text(max_size=300),
+    local=st.from_regex(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}", fullmatch=True),
+    epoch=st.floats(0, 4e9),
+)
+def test_the_received_line_is_one_field(helo, local, epoch):
+    """Whatever the client is called: one folded field, short lines, printable, and a date that reads as it was."""
+    line = received(replace(TRACE, helo=helo, recipients=(Recipient(Address(local, "example.net")),), epoch=epoch))
+
+    assert re.fullmatch(rb"Received: [\x20-\x7e]+\r\n(?:\t[\x21-\x7e][\x20-\x7e]*\r\n)+", line)
+    assert max(map(len, line.split(b"\r\n"))) <= 998
+    assert email.utils.parsedate_to_datetime(line.rpartition(b";")[2].decode()).timestamp() == int(epoch)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Subject: x\r\n",
+        b"",
+        b" a fold of nothing\r\nSubject: x\r\n",
+        b"no field at all\r\n",
+        b"From x@y.z Mon Jan  1 00:00:00 2024\r\nSubject: x\r\n",
+        b"Received: from elsewhere\r\n",
+    ],
+)
+def test_received_stands_on_top_whatever_follows(header):
+    """Also before content without a header section, or with a broken one, which stays as it was."""
+    raw = content(header)
+    prepared = prepare(raw, TRACE)
+
+    assert b"".join(prepared.chunks()) == received(TRACE) + header + b"\r\nbody\r\n"
+    assert prepared.size == raw.size + len(received(TRACE))
+
+
+def test_empty_content():
+    """A message of nothing becomes a message of one field."""
+    assert b"".join(prepare(content(b"", b""), TRACE).chunks()) == received(TRACE)
+
+
+def test_blind_copies_leave_and_the_body_stays():
+    """Only the header section is looked at."""
+    prepared = prepare(content(b"To: a\r\nBcc: b,\r\n c\r\n", b"\r\nBcc: d\r\n"), TRACE)
+
+    assert b"".join(prepared.chunks()) == received(TRACE) + b"To: a\r\n\r\nBcc: d\r\n"
+
+
+def test_the_measures_cover_the_new_line():
+    """`longest_line` is never less than the longest line that leaves."""
+    prepared = prepare(content(b"A: b\r\n", b""), replace(TRACE, helo="x" * 255))
+
+    assert prepared.longest_line == len("Received: from  ([192.0.2.1])") + 255
+    assert prepare(content(b"", b"\r\n" + b"y" * 900 + b"\r\n"), TRACE).longest_line == 900
