@@ -126,10 +126,10 @@ class Relay:
         await self._pool.close()
 
 
-def build_pool(config: Config, metrics: Metrics) -> Pool:
-    """The sessions with SparkPost, as `upstream` says."""
+def build_handshake(config: Config) -> Handshake:
+    """How connections to SparkPost begin, as `upstream` says."""
     upstream = config.upstream
-    handshake = Handshake(
+    return Handshake(
         hostname=config.hostname,
         tls=verifying_context(upstream.tls.ca_file, upstream.tls.minimum),
         server_name=upstream.tls.server_name,
@@ -138,10 +138,16 @@ def build_pool(config: Config, metrics: Metrics) -> Pool:
             upstream.timeouts.command, upstream.timeouts.data_progress, upstream.timeouts.final_dot
         ),
     )
+
+
+def build_pool(config: Config, metrics: Metrics) -> Pool:
+    """The sessions with SparkPost, as `upstream` says."""
+    upstream = config.upstream
+    handshake = build_handshake(config)
     dialler = Dialler(handshake.secure, fallback_after=upstream.fallback_after, on_fallback=metrics.port_fallbacks.inc)
 
-    async def open_session(login: Login) -> Session:
-        return await handshake.log_in(await dialler.dial(login.target), login)
+    async def open_session(login: Login, deadline: float) -> Session:
+        return await handshake.log_in(await dialler.dial(login.target, deadline), login)
 
     limits = PoolLimits(upstream.connections, upstream.messages_per_connection, upstream.idle_timeout)
     return Pool(open_session, limits)

@@ -33,9 +33,9 @@ def answer(report: AttemptReport, queue_id: str, assignment: Assignment) -> Repl
     """
     results = report.outcomes
     for kind in (Ambiguous, Deferred, Bounced):
-        found = [(recipient, outcome) for recipient, outcome in results if isinstance(outcome, kind)]
+        found = [pair for pair in results if isinstance(pair[1], kind) and not _withheld(pair[1])]
         if found:
-            recipient, outcome = next((pair for pair in found if not _withheld(pair[1])), found[0])
+            recipient, outcome = found[0]
             return _refusal(outcome, recipient if len(results) > 1 else None, queue_id, assignment)
     first = results[0][1]
     assert isinstance(first, Delivered)

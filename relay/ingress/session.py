@@ -35,6 +35,7 @@ log = structlog.get_logger()
 READ_AHEAD: Final = 256 * 1024  # octets a client may send while it owes us patience; beyond, we stop reading
 STALL_SECONDS: Final = 10.0  # design, section 4 "Line ends"
 CLOSE_SECONDS: Final = 10.0  # for the last reply to leave, and for TLS to shut down
+QUIT_SECONDS: Final = 1.0  # for a client's QUIT when the relay is shutting down
 HANDSHAKE_SECONDS: Final = 30.0
 AUTH_DELAY: Final = 1.0  # after the first failed login; doubled at each further one
 NEVER: Final = float("inf")
@@ -196,8 +197,12 @@ class SmtpSession(SMTP):
 
     # -- work ---------------------------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        """Let the dialogue go on as far as it can, and see to what it needs."""
+    def _work(self, *, answered: bool = False) -> None:
+        """Let the dialogue go on as far as it can, and see to what it needs.
+
+        `answered`: a message has just got its reply. When draining, the client is left a moment for its QUIT then: some
+        take a 421 in its place for the failure of the message.
+        """
         if self._gone or self._writing_paused:
             return
         if self._reading_paused:
@@ -209,7 +214,7 @@ class SmtpSession(SMTP):
             log.exception(events.INTERNAL_ERROR, session=self.id)
             self._end(reply.INTERNAL_ERROR, "internal error")
             step = None
-        if step is None and self._draining and not (self._dialogue.closed or self._dialogue.in_data):
+        if step is None and self._draining and not (self._dialogue.closed or self._dialogue.in_data or answered):
             self._end(reply.SHUTTING_DOWN, "shutdown")
         self._flush()
         if step is not None:
@@ -221,8 +226,7 @@ class SmtpSession(SMTP):
             self._wait(CLOSE_SECONDS)
             self._wire.close()
         else:
-            stalled = self._dialogue.stalled
-            self._wait(min(STALL_SECONDS, self._service.command_timeout) if stalled else self._service.command_timeout)
+            self._wait(min(self._service.command_timeout, self._patience()))
 
     async def _carry_out(self, step: Step) -> None:
         """One step, in a task that outlives the connection if it must."""
@@ -238,7 +242,13 @@ class SmtpSession(SMTP):
             log.exception(events.INTERNAL_ERROR, session=self.id)
             self._end(reply.INTERNAL_ERROR, "internal error")
         self._task = None
-        self._work()
+        self._work(answered=isinstance(step, TakeMessage))
+
+    def _patience(self) -> float:
+        """How long the client may stay silent where it is now, if that is less than the limit for commands."""
+        if self._dialogue.stalled:
+            return STALL_SECONDS
+        return QUIT_SECONDS if self._draining and not self._dialogue.in_data else NEVER
 
     def _pause_reading(self) -> None:
         if not (self._reading_paused or self._gone):
@@ -349,6 +359,9 @@ class SmtpSession(SMTP):
             self._wire.abort()
         elif self._dialogue.stalled:
             self._end(reply.BARE_LF_STALL, "data ended with bare LF")
+            self._work()
+        elif self._draining:
+            self._end(reply.SHUTTING_DOWN, "shutdown")
             self._work()
         else:
             self._end(reply.IDLE_TOO_LONG, "idle")

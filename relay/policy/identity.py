@@ -30,7 +30,7 @@ INJECTION: Final = "SMTP_Injection"  # fact sheet 1.1: the user name of every Sp
 SUFFIX: Final = username_for("", 1).removesuffix("1")  # what stands between a user name and its subaccount
 
 # How applications write a subaccount into a user name: SparkPost's own suffix, or the short forms `name+N` and `N`.
-_SUBACCOUNT = re.compile(rf"(?:(?P<base>.+)(?:{re.escape(SUFFIX)}|\+))?(?P<number>[0-9]+)", re.IGNORECASE)
+_SUBACCOUNT = re.compile(rf"(?:(?P<base>.+){re.escape(SUFFIX)}|.+\+)?(?P<number>[0-9]+)", re.IGNORECASE)
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -206,8 +206,9 @@ class Credentials:
     def passthrough_login(self, user_name: str, key: Secret) -> Login | None:
         """The login an application means by a user name and a key of its own; None if it is no SparkPost user name.
 
-        Taken are `SMTP_Injection` or the configured user name, in any case, alone or with `:X-MSYS-SUBACCOUNT=N` or
-        `+N` behind it, and the bare number `N`. What is presented to SparkPost is always the configured user name.
+        Taken are `SMTP_Injection` or the configured user name, in any case, alone or with `:X-MSYS-SUBACCOUNT=N` behind
+        it; any name with `+N` behind it; and the bare number `N`. What is presented to SparkPost is always the
+        configured user name, and the key says what it may do.
         """
         subaccount = None
         if user_name.lower() not in self._bases:

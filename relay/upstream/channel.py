@@ -28,14 +28,9 @@ class SmtpChannel:
         while True:
             remaining = patience - (loop.time() - started)
             try:
-                async with asyncio.timeout(remaining):
-                    session, reused = await self._pool.acquire(login, fresh=fresh)
+                session, reused = await self._pool.acquire(login, remaining, fresh=fresh)
             except UpstreamFailure as failure:
                 return _report(recipients, [failure.fact] * len(recipients), None, loop.time() - started, 0.0)
-            except TimeoutError:
-                text = f"no connection to SparkPost within {patience:g} s"
-                late = Failure(Phase.CONNECT, FailureKind.DEADLINE, text)
-                return _report(recipients, [late] * len(recipients), None, loop.time() - started, 0.0)
             connected = loop.time()
             facts = await self._transact(session, message, recipients, patience - (connected - started))
             if reused and not fresh and _stale(facts):

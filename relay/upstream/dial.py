@@ -1,10 +1,11 @@
 """Finding a port that works: every address of every port, raced without haste.
 
-The idea of RFC 8305 over ports and addresses: the preferred port first, its next address a quarter of a second later, the
-next port beside it when it has been silent for `fallback_after`, and at once when all that is under way has failed. What
-"works" means is the caller's business: an attempt gets an address and either returns or raises UpstreamFailure.
+The idea of RFC 8305 over ports and addresses: the preferred port first, its next address a quarter of a second later,
+the next port beside it when it has been silent for `fallback_after`, and at once when all that is under way has failed.
+What "works" means is the caller's business: an attempt gets an address and either returns or raises UpstreamFailure.
 
-The port that worked is tried first next time. Names are looked up for each dial: SparkPost's load balancers come and go.
+The port that worked is tried first next time. Names are looked up for each dial: SparkPost's load balancers come and
+go.
 """
 
 import asyncio
@@ -25,8 +26,10 @@ log = structlog.get_logger()
 ADDRESS_DELAY: Final = 0.25  # seconds; RFC 8305 §5 recommends it
 MEMORY_SECONDS: Final = 300.0  # after which the preferred port is given another chance
 
+_SILENT: Final = Failure(Phase.BANNER, FailureKind.DEADLINE, "silent, and the application waits no longer")
+
 T = TypeVar("T")
-SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+SocketAddress = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
 
 class UpstreamFailure(Exception):
@@ -68,12 +71,15 @@ class Dialler(Generic[T]):
         self._remembered: dict[Target, tuple[int, float]] = {}
         self._down: set[Target] = set()
 
-    async def dial(self, target: Target) -> T:
-        """The first attempt that succeeds; raises UpstreamFailure with the causes of all that failed."""
+    async def dial(self, target: Target, deadline: float) -> T:
+        """The first attempt that succeeds before `deadline` (loop time).
+
+        Raises UpstreamFailure with the causes of all that failed, and the names of those that had not answered by then.
+        """
         ports = self._ports(target)
         failures: list[tuple[Endpoint, Fact]] = []
         try:
-            candidate, result = await self._race(target, ports, failures)
+            candidate, result = await self._race(target, ports, deadline, failures)
         except UpstreamFailure as failure:
             if target not in self._down and not not_now(failure.fact):
                 self._down.add(target)
@@ -103,7 +109,7 @@ class Dialler(Generic[T]):
         self._remembered[target] = (port, asyncio.get_running_loop().time() + MEMORY_SECONDS)
 
     async def _race(
-        self, target: Target, ports: list[int], failures: list[tuple[Endpoint, Fact]]
+        self, target: Target, ports: list[int], deadline: float, failures: list[tuple[Endpoint, Fact]]
     ) -> tuple[Candidate, T]:
         loop = asyncio.get_running_loop()
         waiting = deque(await candidates(target.host, ports))
@@ -120,8 +126,13 @@ class Dialler(Generic[T]):
                     same = waiting and waiting[0].endpoint.port == candidate.endpoint.port
                     next_dial = now + ADDRESS_DELAY if same else started + self._fallback_after
                     continue
-                timeout = max(0.0, next_dial - loop.time()) if waiting else None
-                done, _ = await asyncio.wait(running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                until = min(next_dial, deadline) if waiting else deadline
+                done, _ = await asyncio.wait(
+                    running, timeout=max(0.0, until - loop.time()), return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done and loop.time() >= deadline:
+                    failures += ((candidate.endpoint, _SILENT) for candidate in running.values())
+                    break
                 for task in done:
                     candidate = running.pop(task)
                     error = task.exception()
@@ -155,13 +166,12 @@ async def candidates(host: str, ports: list[int]) -> list[Candidate]:
         except OSError as error:
             text = f"{host} cannot be resolved: {error.strerror or error}"
             raise UpstreamFailure(Failure(Phase.RESOLVE, FailureKind.UNRESOLVED, text)) from error
-        families: dict[socket.AddressFamily, list[SocketAddress]] = {}
+        families: dict[socket.AddressFamily, list[Candidate]] = {}
         for family, _, _, _, address in infos:
-            families.setdefault(family, []).append(address)  # type: ignore[arg-type]
+            candidate = Candidate(Endpoint(host, port, str(address[0])), family, address)
+            families.setdefault(family, []).append(candidate)
         for turn in itertools.zip_longest(*families.values()):
-            for family, address in zip(families, turn, strict=True):
-                if address is not None:
-                    found.append(Candidate(Endpoint(host, port, address[0]), family, address))
+            found += (candidate for candidate in turn if candidate is not None)
     return found
 
 

@@ -9,11 +9,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Final
 
 from relay.core.login import Login
 from relay.core.outcome import Failure, FailureKind, Outcome, Phase, classify
 from relay.upstream.dial import UpstreamFailure
 from relay.upstream.session import Session
+
+GRACE: Final = 0.2  # seconds
 
 
 class Choice(Enum):
@@ -44,9 +47,9 @@ class PoolLimits:
 
 
 class Pool:
-    """The sessions with SparkPost. `open_session` makes one, or raises UpstreamFailure."""
+    """The sessions with SparkPost. `open_session` makes one by a time (of the loop), or raises UpstreamFailure."""
 
-    def __init__(self, open_session: Callable[[Login], Awaitable[Session]], limits: PoolLimits) -> None:
+    def __init__(self, open_session: Callable[[Login, float], Awaitable[Session]], limits: PoolLimits) -> None:
         self._open_session = open_session
         self._limits = limits
         self._idle: dict[Login, list[tuple[Session, asyncio.TimerHandle]]] = {}
@@ -55,11 +58,21 @@ class Pool:
         self._goodbyes: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def acquire(self, login: Login, *, fresh: bool = False) -> tuple[Session, bool]:
+    async def acquire(self, login: Login, patience: float, *, fresh: bool = False) -> tuple[Session, bool]:
         """A session of this login and whether it has been used before; `fresh` wants a new one.
 
-        Raises UpstreamFailure when none can be opened. Waits without limit for a slot: the caller sets the time.
+        Raises UpstreamFailure when there is none within `patience` seconds.
         """
+        deadline = asyncio.get_running_loop().time() + patience
+        try:
+            # A little longer than the dial has, so that it can say what it was waiting for.
+            async with asyncio.timeout_at(deadline + GRACE):
+                return await self._acquire(login, deadline, fresh=fresh)
+        except TimeoutError as error:
+            text = f"no session within {patience:g} s: the connections are busy, or SparkPost is slow to log in"
+            raise UpstreamFailure(Failure(Phase.AUTH, FailureKind.DEADLINE, text)) from error
+
+    async def _acquire(self, login: Login, deadline: float, *, fresh: bool) -> tuple[Session, bool]:
         while True:
             idle = {} if fresh else self._idle
             match decide(login, idle, self._taken, self._limits.connections):
@@ -69,7 +82,7 @@ class Pool:
                         return session, True
                     self._let_go(session)
                 case Choice.OPEN:
-                    return await self._open(login), False
+                    return await self._open(login, deadline), False
                 case Choice.EVICT:
                     self._evict()
                 case Choice.WAIT:
@@ -78,10 +91,10 @@ class Pool:
                     else:
                         await self._wait()
 
-    async def _open(self, login: Login) -> Session:
+    async def _open(self, login: Login, deadline: float) -> Session:
         self._taken += 1
         try:
-            return await self._open_session(login)
+            return await self._open_session(login, deadline)
         except BaseException:
             self._slot_free()
             raise
@@ -157,13 +170,9 @@ class Pool:
     async def prove(self, login: Login, *, patience: float) -> Outcome | None:
         """Ask SparkPost whether a login is good, by logging in; the session is kept for the mail that follows."""
         try:
-            async with asyncio.timeout(patience):
-                session, _ = await self.acquire(login)
+            session, _ = await self.acquire(login, patience)
         except UpstreamFailure as failure:
             return classify(failure.fact)
-        except TimeoutError:
-            text = f"SparkPost did not answer within {patience:g} s"
-            return classify(Failure(Phase.AUTH, FailureKind.DEADLINE, text))
         self.release(session)
         return None
 

@@ -1,7 +1,7 @@
 """Reads replies off the wire: sans-IO, bounded, any chunking (RFC 5321 §4.2.1).
 
-Octets that are no reply, a reply of more than 64 KB or with lines of more than 8 KB raise Gibberish: whatever sends them is
-not worth listening to, and costs no memory.
+Octets that are no reply, a reply of more than 64 KB or with lines of more than 8 KB raise Gibberish: whatever sends
+them is not worth listening to, and costs no memory.
 """
 
 from typing import Final

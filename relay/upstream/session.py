@@ -1,10 +1,11 @@
 """One authenticated connection to SparkPost and the transactions on it.
 
-The commands of a transaction leave in one flight where PIPELINING is offered (RFC 2920), the content follows the 354 with
-back-pressure, and small content takes the final dot with it in one write. From the moment the dot's octets are handed to
-the transport, having no reply means that nobody knows: a failure then is of phase DOT, and only then.
+The commands of a transaction leave in one flight where PIPELINING is offered (RFC 2920), the content follows the 354
+with back-pressure, and small content takes the final dot with it in one write. From the moment the dot's octets are
+handed to the transport, having no reply means that nobody knows: a failure then is of phase DOT, and only then.
 
-A session that was cancelled, timed out, or heard anything that its commands do not admit is aborted and never used again.
+A session that was cancelled, timed out, or heard anything that its commands do not admit is aborted and never used
+again.
 """
 
 import asyncio

@@ -6,10 +6,11 @@ takes nothing else. So no key can leave without verified TLS.
 """
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import aiosmtplib
 from aiosmtplib import SMTP
@@ -20,6 +21,7 @@ from relay.core.reply import Reply
 from relay.upstream.dial import Candidate, UpstreamFailure
 from relay.upstream.session import Features, Session, SessionTimeouts
 
+QUIT_SECONDS: Final = 2.0
 _NO_REPLY: Final = -1  # aiosmtplib's code for octets that are no reply
 
 
@@ -39,13 +41,27 @@ class Secured:
     client: SMTP
     endpoint: Endpoint
 
+    @property
+    def tls_version(self) -> str:
+        return str(self.client.get_transport_info("ssl_object").version())
+
+    @property
+    def certificate_expires(self) -> str:
+        """The last day of the server's certificate, as the certificate writes it."""
+        return str(self.client.get_transport_info("peercert")["notAfter"])
+
+    async def quit(self) -> None:
+        """Leave politely, and at once: nobody has logged in."""
+        with contextlib.suppress(aiosmtplib.SMTPException, OSError):
+            await self.client.quit(timeout=QUIT_SECONDS)
+        self.abort()
+
     def abort(self) -> None:
-        if self.client.transport is not None:
-            self.client.transport.abort()
+        _abort(self.client)
 
 
 def verifying_context(ca_file: str | None, minimum: str) -> ssl.SSLContext:
-    """TLS that verifies chain and name, against the authorities in `ca_file` or the system's; `minimum` "1.2" or "1.3"."""
+    """TLS that verifies chain and name, by the authorities of `ca_file` or the system; `minimum` is "1.2" or "1.3"."""
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_3 if minimum == "1.3" else ssl.TLSVersion.TLSv1_2
     return context
@@ -84,10 +100,8 @@ class Handshake:
             await self._greet(client, sock)
             await self._begin_tls(client, self._server_name or candidate.endpoint.host)
         except BaseException:
-            if client.transport is not None:
-                client.transport.abort()
-            else:
-                sock.close()
+            _abort(client)
+            sock.close()
             raise
         return Secured(client, candidate.endpoint)
 
@@ -160,7 +174,7 @@ class Handshake:
                 raise _failure(Phase.AUTH, FailureKind.TIMEOUT, text) from error
             except (aiosmtplib.SMTPException, OSError) as error:
                 raise _failure(Phase.AUTH, FailureKind.LOST, "closed at AUTH") from error
-            transport = client.transport
+            transport = _transport(client)
             if transport is None or transport.is_closing():
                 raise _failure(Phase.AUTH, FailureKind.LOST, "closed after AUTH")
         except BaseException:
@@ -185,6 +199,17 @@ class Handshake:
             raise _refused(Phase.EHLO, error) from error
         except (aiosmtplib.SMTPException, OSError) as error:
             raise _failure(Phase.EHLO, FailureKind.LOST, "closed at EHLO") from error
+
+
+def _abort(client: SMTP) -> None:
+    """Close without waiting for the peer's part of the TLS shutdown (up to 30 s in asyncio)."""
+    transport = _transport(client)
+    if transport is not None:
+        transport.abort()
+
+
+def _transport(client: SMTP) -> asyncio.Transport | None:
+    return cast("asyncio.Transport | None", client.transport)  # aiosmtplib declares less than it has
 
 
 def _failure(phase: Phase, kind: FailureKind, detail: str) -> UpstreamFailure:

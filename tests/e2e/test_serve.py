@@ -96,7 +96,7 @@ async def test_the_message_in_hand_is_answered_before_the_end(tmp_path):
         program = await Program.start("serve", "--config", str(write_config(tmp_path, sandbox, port)))
         await program.until("relay.started")
         sending = asyncio.create_task(send(port, "slow-dot-1500ms@example.net"))
-        await program.until("upstream.session")
+        await sandbox.wait_for(1)
         program.process.send_signal(signal.SIGTERM)
         code, _ = await sending
         status, _ = await program.end()
