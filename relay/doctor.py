@@ -46,7 +46,7 @@ _REMEDIES: Final[Mapping[FailureKind, str]] = {
     FailureKind.TIMEOUT: _PORT_BLOCKED,
     FailureKind.LOST: f"something between here and SparkPost cuts the connection: {_PORT_BLOCKED}",
     FailureKind.NOT_OFFERED: "a mail proxy or an antivirus between here and SparkPost takes it away: exempt this host",
-    FailureKind.UNVERIFIED: "what answers is not SparkPost, or has a private CA: see upstream.host, upstream.tls.ca_file",
+    FailureKind.UNVERIFIED: "this is not SparkPost, or its CA is private: see upstream.host, upstream.tls.ca_file",
     FailureKind.HANDSHAKE: "what answers speaks no TLS that the relay accepts: a proxy? compare upstream.tls.minimum",
     FailureKind.PROTOCOL: "what answers is no SMTP server: check upstream.host and upstream.ports",
     FailureKind.UNRESOLVED: "check upstream.host, and the name servers of this host (/etc/resolv.conf)",

@@ -53,7 +53,7 @@ def test_the_commands_are_those_of_the_contract():
     assert set(COMMANDS) >= {"serve", "demo", "sandbox", "check-config", "explain", "doctor", "send", "hash-password"}
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS])
+@pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_command_has_help(name):
     """An operator can act on the help of each command, and each option says what it is."""
     group = typer.main.get_command(cli)
@@ -65,7 +65,7 @@ def test_every_command_has_help(name):
 
 
 @pytest.mark.parametrize(
-    "page", sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md"], ids=lambda path: path.name
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
 )
 def test_links_lead_somewhere(page):
     """Every relative link of the documentation names a file that is there."""

@@ -1,4 +1,4 @@
-"""Odd, broken and vanishing clients: none of them harms the relay, none of them decides about mail already handed over."""
+"""Odd, broken and vanishing clients: none harms the relay, and none decides about mail already handed over."""
 
 import asyncio
 import ssl

@@ -311,6 +311,7 @@ GENERAL = Target("smtp.sparkpostmail.com", (587, 2525))
         ("SMTP_Injection:X-MSYS-SUBACCOUNT=5", "SMTP_Injection:X-MSYS-SUBACCOUNT=5"),
         ("smtp_injection:x-msys-subaccount=5", "SMTP_Injection:X-MSYS-SUBACCOUNT=5"),
         ("SMTP_Injection+5", "SMTP_Injection:X-MSYS-SUBACCOUNT=5"),
+        ("shop+5", "SMTP_Injection:X-MSYS-SUBACCOUNT=5"),
         ("5", "SMTP_Injection:X-MSYS-SUBACCOUNT=5"),
         (f"{MAX_SUBACCOUNT}", f"SMTP_Injection:X-MSYS-SUBACCOUNT={MAX_SUBACCOUNT}"),
     ],
@@ -327,7 +328,6 @@ def test_passthrough_user_names_are_normalised(user_name, normalised):
     [
         "",
         "billing",
-        "billing+5",
         "+5",
         "0",
         "05",
@@ -335,7 +335,6 @@ def test_passthrough_user_names_are_normalised(user_name, normalised):
         str(MAX_SUBACCOUNT + 1),
         "SMTP_Injection+",
         "SMTP_Injection+x",
-        "SMTP_Injection+5+6",
         "SMTP_Injection:X-MSYS-SUBACCOUNT=",
         "SMTP_Injection:X-MSYS-SUBACCOUNT=5 ",
         "SMTP_Injection:X-MSYS-SUBACCOUNT=5\r\n",
