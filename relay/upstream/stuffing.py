@@ -3,15 +3,17 @@
 from collections.abc import Iterator
 
 from relay.core.message import Content
-
-MAX_LINE = 998
+from relay.core.recode import must_recode, recode
 
 
 def stuffed(content: Content, *, eight_bit_ok: bool) -> Iterator[bytes]:
     """The octets to send before the final dot; they end with CRLF, or are none."""
+    chunks = content.chunks()
+    if must_recode(content.longest_line, eight_bit=content.eight_bit, eight_bit_ok=eight_bit_ok):
+        chunks = recode(content.chunks, eight_bit_ok=eight_bit_ok)
     at_line_start = True
     tail = b""
-    for chunk in content.chunks():
+    for chunk in chunks:
         octets = tail + chunk
         if at_line_start and octets:
             at_line_start = False
