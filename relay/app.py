@@ -29,7 +29,7 @@ from relay.observe.metrics import Metrics
 from relay.observe.notify import Notifier
 from relay.policy.identity import Credentials, Decision, Identities
 from relay.upstream.channel import SmtpChannel
-from relay.upstream.dial import Dialler
+from relay.upstream.dial import Dialler, Slots
 from relay.upstream.pool import Pool, PoolLimits
 from relay.upstream.session import Session, SessionTimeouts
 from relay.upstream.smtp import Handshake, HandshakeTimeouts, verifying_context
@@ -146,8 +146,8 @@ def build_pool(config: Config, metrics: Metrics) -> Pool:
     handshake = build_handshake(config)
     dialler = Dialler(handshake.secure, fallback_after=upstream.fallback_after, on_fallback=metrics.port_fallbacks.inc)
 
-    async def open_session(login: Login, deadline: float) -> Session:
-        return await handshake.log_in(await dialler.dial(login.target, deadline), login)
+    async def open_session(login: Login, deadline: float, slots: Slots) -> Session:
+        return await handshake.log_in(await dialler.dial(login.target, deadline, slots), login)
 
     limits = PoolLimits(upstream.connections, upstream.messages_per_connection, upstream.idle_timeout)
     return Pool(open_session, limits)

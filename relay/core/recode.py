@@ -1,7 +1,7 @@
 """Re-encodes what could not travel as it is, so that a reader sees the same text; every other octet leaves as it came.
 
-Two things cannot travel: lines over 998 octets (RFC 5322 §2.1.1), which SparkPost refuses, and 8-bit octets where the next
-hop does not offer 8BITMIME (RFC 6152 §3). Both are mended entity by entity of the MIME structure (RFC 2045, 2046):
+Two things cannot travel: lines over 998 octets (RFC 5322 §2.1.1), which SparkPost refuses, and 8-bit octets where the
+next hop does not offer 8BITMIME (RFC 6152 §3). Both are mended entity by entity of the MIME structure (RFC 2045, 2046):
 
     entity                                  what is done where it offends
     text/*, or no Content-Type              quoted-printable
@@ -323,7 +323,8 @@ def _declare(fields: list[bytes], facts: _Entity, encoding: bytes) -> list[bytes
     if facts.top and b"mime-version" not in names:
         added.append(b"MIME-Version: 1.0")
     if facts.top and b"content-type" not in names:
-        charset = b"us-ascii" if not facts.eight_bit else b"utf-8" if facts.utf8 else b"unknown-8bit"  # RFC 1428
+        eight_bit = b"utf-8" if facts.utf8 else b"unknown-8bit"  # RFC 1428
+        charset = eight_bit if facts.eight_bit else b"us-ascii"
         added.append(b"Content-Type: text/plain; charset=" + charset)
     return [
         *(line if name == b"content-transfer-encoding" else one for name, one in zip(names, fields, strict=True)),

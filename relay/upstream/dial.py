@@ -12,9 +12,9 @@ import asyncio
 import itertools
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
@@ -26,10 +26,21 @@ log = structlog.get_logger()
 ADDRESS_DELAY: Final = 0.25  # seconds; RFC 8305 §5 recommends it
 MEMORY_SECONDS: Final = 300.0  # after which the preferred port is given another chance
 
+_SLOW: Final = Failure(Phase.BANNER, FailureKind.TIMEOUT, "silent, and given up for the next")
 _SILENT: Final = Failure(Phase.BANNER, FailureKind.DEADLINE, "silent, and the application waits no longer")
 
 T = TypeVar("T")
 SocketAddress = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+
+
+class Slots(Protocol):
+    """The connections there may be. A dial has one slot; to run another attempt beside the first it takes one more."""
+
+    def take(self) -> bool:
+        """True if there was one to spare."""
+        ...
+
+    def give(self) -> None: ...
 
 
 class UpstreamFailure(Exception):
@@ -71,7 +82,7 @@ class Dialler(Generic[T]):
         self._remembered: dict[Target, tuple[int, float]] = {}
         self._down: set[Target] = set()
 
-    async def dial(self, target: Target, deadline: float) -> T:
+    async def dial(self, target: Target, deadline: float, slots: Slots) -> T:
         """The first attempt that succeeds before `deadline` (loop time).
 
         Raises UpstreamFailure with the causes of all that failed, and the names of those that had not answered by then.
@@ -79,7 +90,7 @@ class Dialler(Generic[T]):
         ports = self._ports(target)
         failures: list[tuple[Endpoint, Fact]] = []
         try:
-            candidate, result = await self._race(target, ports, deadline, failures)
+            candidate, result = await self._race(target, ports, deadline, slots, failures)
         except UpstreamFailure as failure:
             if target not in self._down and not not_now(failure.fact):
                 self._down.add(target)
@@ -109,9 +120,16 @@ class Dialler(Generic[T]):
         self._remembered[target] = (port, asyncio.get_running_loop().time() + MEMORY_SECONDS)
 
     async def _race(
-        self, target: Target, ports: list[int], deadline: float, failures: list[tuple[Endpoint, Fact]]
+        self,
+        target: Target,
+        ports: list[int],
+        deadline: float,
+        slots: Slots,
+        failures: list[tuple[Endpoint, Fact]],
     ) -> tuple[Candidate, T]:
+        """Attempts beside each other where slots allow, in each other's place where not."""
         loop = asyncio.get_running_loop()
+        spare = 0
         waiting = deque(await candidates(target.host, ports))
         running: dict[asyncio.Task[T], Candidate] = {}
         first_dial: dict[int, float] = {}
@@ -119,6 +137,12 @@ class Dialler(Generic[T]):
         try:
             while waiting or running:
                 if waiting and (not running or loop.time() >= next_dial):
+                    if len(running) > spare and slots.take():
+                        spare += 1
+                    elif len(running) > spare:
+                        oldest = next(iter(running))
+                        failures.append((running.pop(oldest).endpoint, _SLOW))
+                        await _cancel([oldest])
                     candidate = waiting.popleft()
                     running[loop.create_task(_run(self._attempt(candidate)))] = candidate
                     now = loop.time()
@@ -145,11 +169,17 @@ class Dialler(Generic[T]):
                     failures.append((candidate.endpoint, error.fact))
                     next_dial = loop.time()
         finally:
-            for task in running:
-                task.cancel()
-            if running:
-                await asyncio.wait(running)
+            await _cancel(running)
+            for _ in range(spare):
+                slots.give()
         raise UpstreamFailure(_summary(failures))
+
+
+async def _cancel(tasks: Collection[asyncio.Task[T]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 async def _run(attempt: Awaitable[T]) -> T:

@@ -13,7 +13,7 @@ from typing import Final
 
 from relay.core.login import Login
 from relay.core.outcome import Failure, FailureKind, Outcome, Phase, classify
-from relay.upstream.dial import UpstreamFailure
+from relay.upstream.dial import Slots, UpstreamFailure
 from relay.upstream.session import Session
 
 GRACE: Final = 0.2  # seconds
@@ -49,7 +49,7 @@ class PoolLimits:
 class Pool:
     """The sessions with SparkPost. `open_session` makes one by a time (of the loop), or raises UpstreamFailure."""
 
-    def __init__(self, open_session: Callable[[Login, float], Awaitable[Session]], limits: PoolLimits) -> None:
+    def __init__(self, open_session: Callable[[Login, float, Slots], Awaitable[Session]], limits: PoolLimits) -> None:
         self._open_session = open_session
         self._limits = limits
         self._idle: dict[Login, list[tuple[Session, asyncio.TimerHandle]]] = {}
@@ -94,10 +94,22 @@ class Pool:
     async def _open(self, login: Login, deadline: float) -> Session:
         self._taken += 1
         try:
-            return await self._open_session(login, deadline)
+            return await self._open_session(login, deadline, self)
         except BaseException:
-            self._slot_free()
+            self.give()
             raise
+
+    def take(self) -> bool:
+        """A slot for an attempt beside another, if there is one to spare (see Slots)."""
+        if self._taken >= self._limits.connections:
+            return False
+        self._taken += 1
+        return True
+
+    def give(self) -> None:
+        """A slot is free again."""
+        self._taken -= 1
+        self._wake()
 
     async def _wait(self) -> None:
         """Until a slot or a session may have become free. A waiter that gives up passes its turn on."""
@@ -118,10 +130,6 @@ class Pool:
             if not turn.done():
                 turn.set_result(None)
                 return
-
-    def _slot_free(self) -> None:
-        self._taken -= 1
-        self._wake()
 
     def release(self, session: Session) -> None:
         """Give a session back: kept for the next message of its login if it is good for one, else closed."""
@@ -165,7 +173,7 @@ class Pool:
 
     def _gone(self, task: asyncio.Task[None]) -> None:
         self._goodbyes.discard(task)
-        self._slot_free()
+        self.give()
 
     async def prove(self, login: Login, *, patience: float) -> Outcome | None:
         """Ask SparkPost whether a login is good, by logging in; the session is kept for the mail that follows."""
