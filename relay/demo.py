@@ -29,7 +29,7 @@ _WANTED: Final = "SMTP_Injection:X-MSYS-SUBACCOUNT=123"
 
 async def demonstrate(*, keep: bool) -> int:
     """Run it; 0 if the message arrived under the right identity, 1 if not."""
-    log.configure(form="auto", level="warning", addresses="plain")
+    log.configure(form="console", level="error", addresses="plain")
     with tempfile.TemporaryDirectory(prefix="sparkpost-relay-demo-") as folder:
         # The first port stands for a blocked 587: it accepts connections and never speaks.
         ports = [Port("127.0.0.1", 0, mode="silent"), Port("127.0.0.1", 0)]

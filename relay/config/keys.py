@@ -54,6 +54,11 @@ NOT_YET: Final = (
     NotYet("listeners[].address", beginnings=("unix:", "fd:"), instead="listen on host:port, such as localhost:2525"),
     NotYet("listeners[].proxy_protocol", may_be=[]),
     NotYet("listeners[].tls.legacy", may_be=False),
+    NotYet(
+        "upstream.recipients_per_transaction",
+        may_be=100,
+        instead="remove it: without a spool all recipients of a message go in one transaction",
+    ),
     NotYet("upstream.http.enabled", may_be=False),
     NotYet("upstream.http.url"),
     NotYet("credentials.NAME.upstream.http"),

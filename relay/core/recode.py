@@ -279,7 +279,7 @@ def _encoder(entity: _Entity, *, eight_bit_ok: bool) -> _Encoder:
 
 
 def fold(line: bytes) -> bytes:
-    """A line in pieces of at most 998 octets, broken before white space where there is any, else by CRLF and a space."""
+    """A line in pieces of at most 998 octets: broken before white space if there is any, else by CRLF and a space."""
     pieces = []
     while len(line) > MAX_LINE:
         at = max(line.rfind(b" ", 1, MAX_LINE), line.rfind(b"\t", 1, MAX_LINE))

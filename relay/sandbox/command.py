@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from relay.sandbox.certificates import CertificateError
 from relay.sandbox.server import Port, Sandbox
 
 
@@ -23,18 +24,22 @@ async def run_sandbox(smtp: Sequence[str], api_keys: Sequence[str], tls_dir: Pat
             tls_dir=tls_dir or Path(folder),
             store=store,
             transcripts=False,
+            keep=0,
         )
         try:
             await sandbox.start()
+        except CertificateError as error:
+            print(error)
+            return 69
         except OSError as error:
-            print(f"cannot listen: {error.strerror or error}. Is another sandbox running, or the port below 1024?")
+            print(f"cannot start: {error}. Is another sandbox running, the port below 1024, or a folder not writable?")
             return 69
         try:
             _introduce(sandbox, made_up=not api_keys)
             await _told_to_stop()
         finally:
             await sandbox.stop()
-    print(f"{len(sandbox.accepted)} messages accepted")
+    print(f"{sandbox.accepted_total} messages accepted")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from relay.core.envelope import Recipient
 from relay.core.login import Login
@@ -11,6 +12,8 @@ from relay.core.ports import AttemptReport
 from relay.upstream.dial import UpstreamFailure
 from relay.upstream.pool import Pool
 from relay.upstream.session import Session
+
+LEAST_PATIENCE: Final = 0.5  # seconds: once there is a session, the envelope gets a fair chance
 
 
 class SmtpChannel:
@@ -32,19 +35,20 @@ class SmtpChannel:
             except UpstreamFailure as failure:
                 return _report(recipients, [failure.fact] * len(recipients), None, loop.time() - started, 0.0)
             connected = loop.time()
-            facts = await self._transact(session, message, recipients, patience - (connected - started))
+            try:
+                facts = await session.transact(
+                    message.envelope,
+                    recipients,
+                    message.content,
+                    patience=max(patience - (connected - started), LEAST_PATIENCE),
+                    stall=patience,
+                )
+            finally:
+                self._pool.release(session)
             if reused and not fresh and _stale(facts):
                 fresh = True
                 continue
             return _report(recipients, facts, session, connected - started, loop.time() - connected)
-
-    async def _transact(
-        self, session: Session, message: Message, recipients: Sequence[Recipient], patience: float
-    ) -> list[Fact]:
-        try:
-            return await session.transact(message.envelope, recipients, message.content, patience=max(patience, 0.1))
-        finally:
-            self._pool.release(session)
 
 
 def _stale(facts: Sequence[Fact]) -> bool:

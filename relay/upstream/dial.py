@@ -26,8 +26,8 @@ log = structlog.get_logger()
 ADDRESS_DELAY: Final = 0.25  # seconds; RFC 8305 §5 recommends it
 MEMORY_SECONDS: Final = 300.0  # after which the preferred port is given another chance
 
-_SLOW: Final = Failure(Phase.BANNER, FailureKind.TIMEOUT, "silent, and given up for the next")
-_SILENT: Final = Failure(Phase.BANNER, FailureKind.DEADLINE, "silent, and the application waits no longer")
+_SILENT: Final = Failure(Phase.BANNER, FailureKind.TIMEOUT, "silent")
+_LATE: Final = Failure(Phase.BANNER, FailureKind.DEADLINE, "silent, and the application waits no longer")
 
 T = TypeVar("T")
 SocketAddress = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
@@ -114,7 +114,7 @@ class Dialler(Generic[T]):
             self._remembered.pop(target, None)
             return
         if target not in self._remembered:
-            reason = "; ".join(f"{endpoint.port}: {fact}" for endpoint, fact in failures) or "silent"
+            reason = str(_summary(failures)) if failures else "another port was asked first"
             log.warning("upstream.fallback", host=target.host, port=port, reason=reason)
             self._on_fallback()
         self._remembered[target] = (port, asyncio.get_running_loop().time() + MEMORY_SECONDS)
@@ -141,7 +141,7 @@ class Dialler(Generic[T]):
                         spare += 1
                     elif len(running) > spare:
                         oldest = next(iter(running))
-                        failures.append((running.pop(oldest).endpoint, _SLOW))
+                        failures.append((running.pop(oldest).endpoint, _SILENT))
                         await _cancel([oldest])
                     candidate = waiting.popleft()
                     running[loop.create_task(_run(self._attempt(candidate)))] = candidate
@@ -155,12 +155,13 @@ class Dialler(Generic[T]):
                     running, timeout=max(0.0, until - loop.time()), return_when=asyncio.FIRST_COMPLETED
                 )
                 if not done and loop.time() >= deadline:
-                    failures += ((candidate.endpoint, _SILENT) for candidate in running.values())
+                    failures += ((candidate.endpoint, _LATE) for candidate in running.values())
                     break
                 for task in done:
                     candidate = running.pop(task)
                     error = task.exception()
                     if error is None:
+                        failures += ((slower.endpoint, _SILENT) for slower in running.values())
                         return candidate, task.result()
                     if not isinstance(error, UpstreamFailure):
                         raise error

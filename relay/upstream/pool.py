@@ -28,9 +28,14 @@ class Choice(Enum):
     WAIT = auto()
 
 
-def decide(login: Login, idle: Mapping[Login, Sequence[object]], taken: int, limit: int) -> Choice:
-    """`idle` sessions by login and `taken` slots (open, being opened, or in use) of `limit`, idle ones included."""
-    if idle.get(login):
+def decide(
+    login: Login, idle: Mapping[Login, Sequence[object]], taken: int, limit: int, *, fresh: bool = False
+) -> Choice:
+    """`idle` sessions by login and `taken` slots (open, being opened, or in use) of `limit`, idle ones included.
+
+    `fresh`: an idle session of this login will not do.
+    """
+    if idle.get(login) and not fresh:
         return Choice.REUSE
     if taken < limit:
         return Choice.OPEN
@@ -73,48 +78,54 @@ class Pool:
             raise UpstreamFailure(Failure(Phase.AUTH, FailureKind.DEADLINE, text)) from error
 
     async def _acquire(self, login: Login, deadline: float, *, fresh: bool) -> tuple[Session, bool]:
+        waited = False
+        if self._waiting:
+            await self._wait(first=False)
+            waited = True
         while True:
-            idle = {} if fresh else self._idle
-            match decide(login, idle, self._taken, self._limits.connections):
+            match decide(login, self._idle, self._taken, self._limits.connections, fresh=fresh):
                 case Choice.REUSE:
                     session = self._take_idle(login)
                     if session.usable:
                         return session, True
                     self._let_go(session)
                 case Choice.OPEN:
+                    self._taken += 1
                     return await self._open(login, deadline), False
                 case Choice.EVICT:
-                    self._evict()
+                    return await self._replace(self._oldest_idle(), login, deadline), False
                 case Choice.WAIT:
-                    if fresh and any(self._idle.values()):
-                        self._evict()
-                    else:
-                        await self._wait()
+                    await self._wait(first=waited)
+                    waited = True
 
     async def _open(self, login: Login, deadline: float) -> Session:
-        self._taken += 1
+        """A new session in a slot that is already taken for it."""
         try:
             return await self._open_session(login, deadline, self)
         except BaseException:
             self.give()
             raise
 
-    def take(self) -> bool:
-        """A slot for an attempt beside another, if there is one to spare (see Slots)."""
-        if self._taken >= self._limits.connections:
-            return False
-        self._taken += 1
-        return True
+    async def _replace(self, old: Session, login: Login, deadline: float) -> Session:
+        """A new session in the slot of an idle one, whoever's that was; nobody else can get in between."""
+        try:
+            await old.quit()
+        except BaseException:
+            old.abort()
+            self.give()
+            raise
+        return await self._open(login, deadline)
 
-    def give(self) -> None:
-        """A slot is free again."""
-        self._taken -= 1
-        self._wake()
+    async def _wait(self, *, first: bool) -> None:
+        """Until a slot or a session has become free; `first` for who has had its turn and found nothing.
 
-    async def _wait(self) -> None:
-        """Until a slot or a session may have become free. A waiter that gives up passes its turn on."""
+        A waiter that gives up passes its turn on.
+        """
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        if first:
+            self._waiting.appendleft(turn)
+        else:
+            self._waiting.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
@@ -130,6 +141,18 @@ class Pool:
             if not turn.done():
                 turn.set_result(None)
                 return
+
+    def take(self) -> bool:
+        """A slot for an attempt beside another, if there is one to spare (see Slots)."""
+        if self._taken >= self._limits.connections:
+            return False
+        self._taken += 1
+        return True
+
+    def give(self) -> None:
+        """A slot is free again."""
+        self._taken -= 1
+        self._wake()
 
     def release(self, session: Session) -> None:
         """Give a session back: kept for the next message of its login if it is good for one, else closed."""
@@ -148,14 +171,14 @@ class Pool:
         timer.cancel()
         return session
 
-    def _evict(self) -> None:
-        """Give up the session that has been idle longest, whoever's it is."""
+    def _oldest_idle(self) -> Session:
+        """The session that has been idle longest, whoever's it is."""
         login = min(self._idle, key=lambda one: self._idle[one][0][1].when())
         session, timer = self._idle[login].pop(0)
         if not self._idle[login]:
             del self._idle[login]
         timer.cancel()
-        self._let_go(session)
+        return session
 
     def _expire(self, session: Session) -> None:
         kept = [(one, timer) for one, timer in self._idle.get(session.login, ()) if one is not session]

@@ -124,11 +124,11 @@ class Session(asyncio.Protocol):
     # -- one transaction ----------------------------------------------------------------------------------------------
 
     async def transact(
-        self, envelope: Envelope, recipients: Sequence[Recipient], content: Content, *, patience: float
+        self, envelope: Envelope, recipients: Sequence[Recipient], content: Content, *, patience: float, stall: float
     ) -> list[Fact]:
         """Send one message to all recipients or to none; the fact for each of them, in order.
 
-        `patience` seconds for everything up to 354, and for the content to move on. Cancelled, it aborts.
+        `patience` seconds for everything up to 354, then `stall` seconds at most without progress. Aborts if cancelled.
         """
         self.messages += 1
         try:
@@ -136,7 +136,7 @@ class Session(asyncio.Protocol):
                 facts = await self._envelope(envelope, recipients, content)
                 limit.reschedule(None)
                 if facts is None:
-                    fact = await self._content(content, min(patience, self._timeouts.data_progress))
+                    fact = await self._content(content, min(stall, self._timeouts.data_progress))
                     facts = [fact] * len(recipients)
         except TransactionFailed as failed:
             if isinstance(failed.fact, Failure) or failed.fact.reply.code == 421:

@@ -1,0 +1,156 @@
+"""The race over ports and addresses."""
+
+import asyncio
+import socket
+
+import pytest
+
+from relay.core.login import Endpoint, Target
+from relay.core.outcome import Answer, Failure, FailureKind, Phase
+from relay.core.reply import Reply
+from relay.upstream.dial import Candidate, Dialler, UpstreamFailure
+
+TARGET = Target("127.0.0.1", (587, 2525))
+
+
+class Plenty:
+    """Slots without end, counted."""
+
+    def __init__(self, limit: int = 100) -> None:
+        self.limit = limit
+        self.taken = 0
+
+    def take(self) -> bool:
+        if self.taken >= self.limit:
+            return False
+        self.taken += 1
+        return True
+
+    def give(self) -> None:
+        self.taken -= 1
+
+
+class Script:
+    """What each port does: an exception, a value, or None for silence."""
+
+    def __init__(self, **ports):
+        self.ports = {int(port[1:]): what for port, what in ports.items()}
+        self.dialled: list[int] = []
+        self.running = 0
+        self.most = 0
+
+    async def __call__(self, candidate: Candidate):
+        self.dialled.append(candidate.endpoint.port)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            what = self.ports[candidate.endpoint.port]
+            if what is None:
+                await asyncio.get_running_loop().create_future()
+            if isinstance(what, Exception):
+                raise what
+            return what
+        finally:
+            self.running -= 1
+
+
+def failing(kind=FailureKind.REFUSED, detail="connection refused"):
+    return UpstreamFailure(Failure(Phase.CONNECT, kind, detail))
+
+
+async def dial(dialler, slots=None, seconds=5.0):
+    return await dialler.dial(TARGET, asyncio.get_running_loop().time() + seconds, slots or Plenty())
+
+
+async def test_the_preferred_port_wins_alone():
+    """Nobody else is asked while it answers."""
+    script = Script(p587="yes", p2525="no")
+
+    assert await dial(Dialler(script, fallback_after=1)) == "yes"
+    assert script.dialled == [587]
+
+
+async def test_a_failed_port_is_followed_at_once():
+    """No time is lost on a port that refuses."""
+    script = Script(p587=failing(), p2525="yes")
+    fallbacks = []
+
+    assert await dial(Dialler(script, fallback_after=100, on_fallback=lambda: fallbacks.append(1))) == "yes"
+    assert script.dialled == [587, 2525]
+    assert fallbacks == [1]
+
+
+async def test_a_silent_port_is_joined_and_then_dropped():
+    """The next runs beside it; the loser is cancelled, and its slot given back."""
+    script, slots = Script(p587=None, p2525="yes"), Plenty()
+
+    assert await dial(Dialler(script, fallback_after=0.01), slots) == "yes"
+    assert script.most == 2
+    assert (script.running, slots.taken) == (0, 0)
+
+
+async def test_without_a_slot_to_spare_the_next_takes_its_place():
+    """One connection at a time when that is all there may be."""
+    script, slots = Script(p587=None, p2525="yes"), Plenty(limit=0)
+
+    assert await dial(Dialler(script, fallback_after=0.01), slots) == "yes"
+    assert script.most == 1
+
+
+async def test_the_port_that_worked_is_remembered_once():
+    """Later dials go there first, and the change is told once."""
+    script, fallbacks = Script(p587=failing(), p2525="yes"), []
+    dialler = Dialler(script, fallback_after=1, on_fallback=lambda: fallbacks.append(1))
+    for _ in range(3):
+        await dial(dialler)
+
+    assert script.dialled == [587, 2525, 2525, 2525]
+    assert fallbacks == [1]
+
+
+async def test_all_blocked_names_every_cause():
+    """Each port with what was wrong there."""
+    script = Script(p587=failing(), p2525=failing(FailureKind.UNVERIFIED, "bad certificate"))
+    with pytest.raises(UpstreamFailure) as error:
+        await dial(Dialler(script, fallback_after=1))
+
+    assert str(error.value) == "port 587: connection refused; port 2525: bad certificate"
+
+
+async def test_not_now_ends_the_race():
+    """A 421 greeting is an answer, and no reason to knock elsewhere."""
+    busy = UpstreamFailure(Answer(Phase.BANNER, Reply(421, None, "later")))
+    script = Script(p587=busy, p2525="yes")
+    with pytest.raises(UpstreamFailure) as error:
+        await dial(Dialler(script, fallback_after=1))
+
+    assert error.value is busy
+    assert script.dialled == [587]
+
+
+async def test_time_runs_out():
+    """What was silent until then is named."""
+    script = Script(p587=None, p2525=None)
+    with pytest.raises(UpstreamFailure) as error:
+        await dial(Dialler(script, fallback_after=0.01), seconds=0.05)
+
+    assert "port 587: silent" in str(error.value)
+    assert "port 2525: silent" in str(error.value)
+    assert script.running == 0
+
+
+async def test_a_name_without_address():
+    """The name is told, and that it is DNS."""
+    dialler = Dialler(Script(), fallback_after=1)
+    with pytest.raises(UpstreamFailure) as error:
+        await dialler.dial(Target("no-such-host.invalid", (587,)), asyncio.get_running_loop().time() + 5, Plenty())
+
+    assert error.value.fact.phase is Phase.RESOLVE
+    assert "no-such-host.invalid cannot be resolved" in str(error.value)
+
+
+def test_a_candidate_is_shown_as_host_and_port():
+    """That is what logs and metrics name."""
+    candidate = Candidate(Endpoint("smtp.example", 587, "192.0.2.1"), socket.AF_INET, ("192.0.2.1", 587))
+
+    assert str(candidate.endpoint) == "smtp.example:587"

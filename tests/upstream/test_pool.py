@@ -1,0 +1,211 @@
+"""Sessions: of one login, under one cap, first come first served, and no slot is ever lost."""
+
+import asyncio
+
+import pytest
+
+from relay.core.login import Login, Target
+from relay.core.outcome import Failure, FailureKind, Phase
+from relay.core.secret import Secret
+from relay.upstream.dial import UpstreamFailure
+from relay.upstream.pool import Choice, Pool, PoolLimits, decide
+
+TARGET = Target("localhost", (587,))
+A, B = (Login(TARGET, name, Secret("key"), "default") for name in ("A", "B"))
+
+
+@pytest.mark.parametrize(
+    ("idle", "taken", "choice"),
+    [
+        ({}, 0, Choice.OPEN),
+        ({A: ["session"]}, 1, Choice.REUSE),
+        ({A: ["session"]}, 2, Choice.REUSE),
+        ({B: ["session"]}, 1, Choice.OPEN),
+        ({B: ["session"]}, 2, Choice.EVICT),
+        ({B: []}, 2, Choice.WAIT),
+        ({}, 2, Choice.WAIT),
+    ],
+)
+def test_decide(idle, taken, choice):
+    """Own idle session first, then a free slot, then somebody else's idle session, then patience."""
+    assert decide(A, idle, taken, 2) is choice
+
+
+def test_a_rotated_key_is_another_login():
+    """What is logged in with the old key is never reused for the new one."""
+    rotated = Login(TARGET, "A", Secret("new key"), "default")
+
+    assert rotated != A
+    assert decide(rotated, {A: ["session"]}, 1, 2) is Choice.OPEN
+
+
+class FakeSession:
+    """What the pool knows of a session."""
+
+    def __init__(self, login: Login) -> None:
+        self.login = login
+        self.messages = 0
+        self.usable = True
+        self.closed = False
+        self.gone = asyncio.Event()
+
+    async def quit(self) -> None:
+        await asyncio.sleep(0)
+        self.abort()
+
+    def abort(self) -> None:
+        self.usable = False
+        self.closed = True
+        self.gone.set()
+
+
+class Opener:
+    """Opens fake sessions, or fails as told."""
+
+    def __init__(self) -> None:
+        self.opened: list[FakeSession] = []
+        self.failure: UpstreamFailure | None = None
+
+    async def __call__(self, login, deadline, slots):
+        await asyncio.sleep(0)
+        if self.failure is not None:
+            raise self.failure
+        self.opened.append(FakeSession(login))
+        return self.opened[-1]
+
+
+@pytest.fixture
+def opener():
+    return Opener()
+
+
+def pool_of(opener: Opener, *, connections: int = 2, messages: int = 100, idle: float = 50.0) -> Pool:
+    return Pool(opener, PoolLimits(connections, messages, idle))
+
+
+async def test_a_session_is_reused_by_its_own_login_only(opener):
+    """The same login gets it back; another gets its own."""
+    pool = pool_of(opener)
+    first, fresh = await pool.acquire(A, 1)
+    pool.release(first)
+    again, used = await pool.acquire(A, 1)
+    other, _ = await pool.acquire(B, 1)
+
+    assert (first is again, fresh, used) == (True, False, True)
+    assert other.login == B
+    await pool.close()
+
+
+async def test_a_session_retires_at_its_limit(opener):
+    """After so many messages it says QUIT and its slot is free."""
+    pool = pool_of(opener, connections=1, messages=1)
+    session, _ = await pool.acquire(A, 1)
+    session.messages = 1
+    pool.release(session)
+    other, _ = await pool.acquire(A, 1)
+
+    assert session.closed
+    assert other is not session
+    await pool.close()
+
+
+async def test_an_idle_session_gives_way_to_another_login(opener):
+    """At the cap, who waits gets the slot of who is idle."""
+    pool = pool_of(opener, connections=1)
+    session, _ = await pool.acquire(A, 1)
+    pool.release(session)
+    other, _ = await pool.acquire(B, 1)
+
+    assert session.closed
+    assert other.login == B
+    await pool.close()
+
+
+async def test_who_waits_is_served_in_order(opener):
+    """First come, first served, and never more than the cap."""
+    pool = pool_of(opener, connections=1)
+    held, _ = await pool.acquire(A, 1)
+    order = []
+
+    async def want(login):
+        session, _ = await pool.acquire(login, 5)
+        order.append(login)
+        pool.release(session)
+
+    tasks = [asyncio.create_task(want(login)) for login in (B, A, B)]
+    await asyncio.sleep(0)
+    pool.release(held)
+    await asyncio.gather(*tasks)
+
+    assert order == [B, A, B]
+    assert sum(not session.closed for session in opener.opened) <= 1
+    await pool.close()
+
+
+async def test_a_waiter_that_gives_up_leaves_no_trace(opener):
+    """Time runs out for one; the next still gets the slot."""
+    pool = pool_of(opener, connections=1)
+    held, _ = await pool.acquire(A, 1)
+    with pytest.raises(UpstreamFailure) as late:
+        await pool.acquire(B, 0.01)
+    pool.release(held)
+    session, _ = await pool.acquire(B, 1)
+
+    assert late.value.fact.kind is FailureKind.DEADLINE
+    assert session.login == B
+    await pool.close()
+
+
+async def test_a_failed_dial_frees_its_slot(opener):
+    """However often."""
+    pool = pool_of(opener, connections=1)
+    opener.failure = UpstreamFailure(Failure(Phase.CONNECT, FailureKind.REFUSED, "connection refused"))
+    for _ in range(3):
+        with pytest.raises(UpstreamFailure):
+            await pool.acquire(A, 1)
+    opener.failure = None
+
+    assert (await pool.acquire(A, 1))[0].login == A
+    await pool.close()
+
+
+async def test_a_cancelled_acquire_frees_its_slot(opener):
+    """Cancelled at each of its steps."""
+    pool = pool_of(opener, connections=1)
+    for steps in range(4):
+        task = asyncio.create_task(pool.acquire(A, 1))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        try:
+            session, _ = await task
+        except asyncio.CancelledError:
+            continue
+        pool.release(session)
+
+    assert (await pool.acquire(B, 1))[0].login == B
+    await pool.close()
+
+
+async def test_an_idle_session_is_closed_in_time(opener):
+    """Before SparkPost drops it."""
+    pool = pool_of(opener, idle=0.01)
+    session, _ = await pool.acquire(A, 1)
+    pool.release(session)
+    async with asyncio.timeout(2):
+        await session.gone.wait()
+
+    assert (await pool.acquire(A, 1))[0] is not session
+    await pool.close()
+
+
+async def test_spare_slots_are_counted(opener):
+    """A racing dial beside another takes a slot of its own, or gets none."""
+    pool = pool_of(opener, connections=2)
+    session, _ = await pool.acquire(A, 1)
+
+    assert pool.take()
+    assert not pool.take()
+    pool.give()
+    pool.release(session)
+    await pool.close()

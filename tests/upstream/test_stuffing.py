@@ -1,0 +1,39 @@
+"""Content on the wire: un-stuffing it gives what was sent, and nothing in it can end the data."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.core.message import Content
+from relay.upstream.stuffing import stuffed
+
+
+class Pieces:
+    """A body in the pieces a test wants."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+        self.size = sum(map(len, pieces))
+
+    def chunks(self):
+        return iter(self._pieces)
+
+    def close(self) -> None:
+        return None
+
+
+LINES = st.lists(st.sampled_from([b"", b".", b"..", b"x", b".x", b"x."])).map(
+    lambda lines: b"".join(b + b"\r\n" for b in lines)
+)
+
+
+@given(octets=LINES, cuts=st.lists(st.integers(0, 60)))
+def test_stuffing_is_undone_by_unstuffing(octets, cuts):
+    """Any lines in any pieces."""
+    edges = [0, *sorted(min(cut, len(octets)) for cut in cuts), len(octets)]
+    pieces = [octets[a:b] for a, b in pairwise(edges)]
+    wire = b"".join(stuffed(Content(b"", Pieces(pieces), 10, False), eight_bit_ok=True))
+
+    assert b"\r\n.\r\n" not in b"\r\n" + wire
+    assert b"".join(line.removeprefix(b".") for line in wire.splitlines(keepends=True)) == octets
