@@ -1,0 +1,193 @@
+"""The small commands, as an operator runs them."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import argon2
+import pytest
+
+from relay.sandbox import Port
+from tests.support.running import KEY, port_of, relay_to, sandbox_with
+
+
+async def run(*arguments: str, text: str = "", **environ: str) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of `sparkpost-relay`."""
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "relay", *arguments],
+        env={"PATH": "/usr/bin:/bin", "COLUMNS": "200", **environ},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(text.encode()), 40)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+def config_for(sandbox, folder: Path, **keys: str) -> str:
+    path = folder / "relay.yaml"
+    ports = [port for _, port in sandbox.addresses]
+    credentials = ", ".join(f"{name}: {{api_key: {key}}}" for name, key in ({"default": KEY} | keys).items())
+    path.write_text(
+        f"upstream: {{host: localhost, ports: {ports}, tls: {{ca_file: {sandbox.ca_file}}},"
+        " timeouts: {banner: 1s}}\n"
+        f"credentials: {{{credentials}}}\n"
+    )
+    path.chmod(0o600)
+    return str(path)
+
+
+async def test_version():
+    """It says which it is."""
+    assert (await run("--version"))[:2] == (0, "sparkpost-relay 0.1.0\n")
+
+
+async def test_demo():
+    """The message arrives under the right identity, and no key is shown."""
+    status, out, err = await run("demo")
+
+    assert (status, err) == (0, "")
+    assert "AUTH LOGIN" in out
+    assert "= SMTP_Injection:X-MSYS-SUBACCOUNT=123" in out
+    assert "250 2.0.0 OK " in out
+    assert "| Subject: Invoice" in out
+    assert "accepted 1 = delivered 1, under the right identity" in out
+    assert "demo-key" not in out
+
+
+async def test_check_config_prints_what_is_in_force():
+    """Defaults included, secrets left out."""
+    status, out, _ = await run("check-config", SPARKPOST_API_KEY=KEY, RELAY__UPSTREAM__CONNECTIONS="5")
+
+    assert status == 0
+    assert "connections: 5" in out
+    assert "smtp.sparkpostmail.com" in out
+    assert KEY not in out
+
+
+async def test_check_config_with_problems():
+    """Every one of them, and 78."""
+    status, _, err = await run("check-config", RELAY_LISTEN="0.0.0.0:2525", RELAY__UPSTREAM__PORTS="[0]")
+
+    assert status == 78
+    assert "RELAY_LISTEN" in err
+    assert "upstream.ports" in err
+    assert "SPARKPOST_API_KEY" in err
+
+
+async def test_hash_password():
+    """One line in, its argon2id hash out."""
+    status, out, _ = await run("hash-password", text="correct horse\n")
+
+    assert status == 0
+    assert out.startswith("$argon2id$")
+    assert argon2.PasswordHasher().verify(out.strip(), "correct horse")
+    assert (await run("hash-password", text="\n"))[0] == 1
+
+
+async def test_explain_names_rule_and_login(tmp_path):
+    """Exit 0 for what passes, 1 for what does not, and why."""
+    path = tmp_path / "relay.yaml"
+    path.write_text(
+        f"credentials: {{default: {{api_key: {KEY}}}}}\n"
+        "identities:\n"
+        '  - {name: shop, match: {mail_from: "*@shop.example"}, subaccount: 5, senders: ["*@shop.example"]}\n'
+    )
+    path.chmod(0o600)
+    passes = await run("explain", "--config", str(path), "--from", "a@shop.example")
+    refused = await run("explain", "--config", str(path), "--from", "a@other.example")
+    strange = await run("explain", "--config", str(path), "--from", "a@shop.example", "--client", "192.0.2.1")
+    author = await run("explain", "--config", str(path), "--from", "a@shop.example", "--header-from", "x@y.example")
+
+    assert passes[0] == 0
+    assert "AUTH as SMTP_Injection:X-MSYS-SUBACCOUNT=5" in passes[1]
+    assert [answer[0] for answer in (refused, strange, author)] == [1, 1, 1]
+    assert "the reverse-path is not *@shop.example" in refused[1]
+    assert "192.0.2.1 is in none of" in strange[1]
+    assert "header From x@y.example" in author[1]
+
+
+async def test_doctor_of_a_healthy_set_up(tmp_path):
+    """Every step is ok, nothing is sent."""
+    async with sandbox_with(tmp_path / "tls") as sandbox:
+        status, out, _ = await run("doctor", "--config", config_for(sandbox, tmp_path))
+
+    assert status == 0, out
+    assert "AUTH default accepted as SMTP_Injection" in out
+    assert "mail would flow" in out
+    assert sandbox.accepted == []
+
+
+async def test_doctor_finds_what_is_wrong(tmp_path):
+    """One blocked port is a warning, a bad key a fault, each with its remedy; no key is shown."""
+    async with sandbox_with(tmp_path / "tls", ports=[Port(mode="silent"), Port()]) as sandbox:
+        config = config_for(sandbox, tmp_path, billing="wrong-key-0123456789")
+        status, out, _ = await run("doctor", "--config", config)
+
+    assert status == 1
+    assert "warning  port" in out
+    assert "no greeting within 1 s" in out
+    assert "FAULT    AUTH billing 535 5.7.8" in out
+    assert "Send via SMTP" in out
+    assert KEY not in out
+    assert "wrong-key" not in out
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [("no-starttls", "STARTTLS is not offered"), ("wrong-name", "certificate does not verify"), ("expired", "expired")],
+)
+async def test_doctor_with_every_port_bad(tmp_path, mode, words):
+    """Which port, and why."""
+    async with sandbox_with(tmp_path / "tls", ports=[Port(mode=mode), Port(mode="drop")]) as sandbox:
+        status, out, _ = await run("doctor", "--config", config_for(sandbox, tmp_path))
+
+    assert status == 1
+    assert words in out
+    assert "closed before the greeting" in out
+    assert "mail would not flow" in out
+
+
+async def test_send_shows_the_dialogue(tmp_path):
+    """0 when it was accepted, 1 with the reason when not."""
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        via = f"127.0.0.1:{port_of(relay)}"
+        good = await run("send", "--to", "b@example.net", "--from", "a@example.com", "--via", via)
+        bad = await run("send", "--to", "550-5.1.1@example.net", "--from", "a@example.com", "--via", via)
+    nobody = await run("send", "--to", "b@example.net", "--via", via)
+
+    assert good[0] == 0
+    assert f"<- 250 2.0.0 OK {sandbox.accepted[0].token}" in good[1]
+    assert bad[0] == 1
+    assert "not accepted: 550 5.1.1" in bad[1]
+    assert nobody[0] == 1
+    assert "Does the relay listen there?" in nobody[1]
+
+
+async def test_sandbox_stores_messages(tmp_path):
+    """The stand-in alone, as a process: it says where it listens, and writes what it accepts."""
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "relay", "sandbox", "--smtp", "127.0.0.1:0", "--api-key", KEY],
+        *["--tls-dir", str(tmp_path / "tls"), "--store", str(tmp_path / "store")],
+        stdout=asyncio.subprocess.PIPE,
+        env={"PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    said = []
+    while not said or not said[-1].startswith("stop with"):
+        said.append((await asyncio.wait_for(process.stdout.readline(), 20)).decode())
+    port = int(said[0].rpartition(":")[2])
+
+    elsewhere = SimpleNamespace(addresses=[("127.0.0.1", port)], ca_file=tmp_path / "tls" / "ca.pem")
+    async with relay_to(elsewhere) as relay:
+        await run("send", "--to", "b@example.net", "--from", "a@example.com", "--via", f"127.0.0.1:{port_of(relay)}")
+    process.terminate()
+    await process.wait()
+    facts = [json.loads(path.read_text()) for path in sorted((tmp_path / "store").glob("*.json"))]
+
+    assert process.returncode == 0
+    assert [(one["auth_user"], one["recipients"]) for one in facts] == [("SMTP_Injection", ["b@example.net"])]
+    assert b"Subject: Test message" in (tmp_path / "store" / facts[0]["content"]).read_bytes()
