@@ -1,28 +1,44 @@
-"""Content as it goes over the wire: re-encoded where it must be, dot-stuffed (RFC 5321 §4.5.2), in writable pieces."""
+"""Content as it goes over the wire: re-encoded where it must be, dot-stuffed (RFC 5321 §4.5.2), in pieces worth a write."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from relay.core.message import Content
 from relay.core.recode import must_recode, recode
 
+WRITE_SIZE: Final = 64 * 1024  # octets; what fits a transport's buffer, and what a small message stays below
+
 
 def stuffed(content: Content, *, eight_bit_ok: bool) -> Iterator[bytes]:
     """The octets to send before the final dot; they end with CRLF, or are none."""
-    chunks = content.chunks()
+    chunks: Iterable[bytes] = content.chunks()
     if must_recode(content.longest_line, eight_bit=content.eight_bit, eight_bit_ok=eight_bit_ok):
         chunks = recode(content.chunks, eight_bit_ok=eight_bit_ok)
-    at_line_start = True
-    tail = b""
+    return _stuff(_gather(chunks))
+
+
+def _gather(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same octets in fewer pieces: a small message is one."""
+    gathered: list[bytes] = []
+    size = 0
     for chunk in chunks:
-        octets = tail + chunk
-        if at_line_start and octets:
-            at_line_start = False
-            if octets.startswith(b"."):
-                octets = b"." + octets
-        # A CRLF at the end may be followed by a dot in the next chunk; hold it back.
-        keep = 2 if octets.endswith(b"\r\n") else 1 if octets.endswith(b"\r") else 0
-        octets, tail = octets[: len(octets) - keep], octets[len(octets) - keep :]
+        gathered.append(chunk)
+        size += len(chunk)
+        if size >= WRITE_SIZE:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    if size:
+        yield b"".join(gathered)
+
+
+def _stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    line_start = True
+    held = b""
+    for chunk in chunks:
+        octets = held + chunk if held else chunk
+        held = b"\r" if octets.endswith(b"\r") else b""  # its LF is in the next piece
+        octets = octets[: len(octets) - len(held)]
         if octets:
-            yield octets.replace(b"\r\n.", b"\r\n..")
-    if tail:
-        yield tail
+            stuffed_octets = octets.replace(b"\r\n.", b"\r\n..")
+            yield b"." + stuffed_octets if line_start and octets.startswith(b".") else stuffed_octets
+            line_start = octets.endswith(b"\r\n")

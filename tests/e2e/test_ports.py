@@ -1,7 +1,9 @@
 """587 is blocked in one way or another: mail goes by the next port, soon, and never without verified TLS."""
 
 import asyncio
+import contextlib
 import smtplib
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -54,6 +56,25 @@ async def test_a_refusing_port_is_passed_by(tmp_path):
             code, _ = await send(port_of(relay))
 
     assert code == 250
+
+
+async def test_a_dropping_port_is_passed_by(tmp_path):
+    """A full backlog: the kernel drops what would connect, as a firewall does."""
+    with socket.socket() as deaf, contextlib.ExitStack() as crowd:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(2):
+            filler = crowd.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(deaf.getsockname())
+        async with sandbox_with(tmp_path) as sandbox:
+            ports = [deaf.getsockname()[1], sandbox.addresses[0][1]]
+            async with relay_to(sandbox, upstream={"host": "127.0.0.1", "ports": ports}) as relay:
+                started = time.monotonic()
+                code, text = await send(port_of(relay))
+
+    assert code == 250, text
+    assert 0.3 <= time.monotonic() - started < 1.3
 
 
 async def test_the_port_that_works_is_remembered(tmp_path):

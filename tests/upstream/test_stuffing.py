@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core.message import Content
-from relay.upstream.stuffing import stuffed
+from relay.upstream.stuffing import _stuff, stuffed
 
 
 class Pieces:
@@ -33,7 +33,16 @@ def test_stuffing_is_undone_by_unstuffing(octets, cuts):
     """Any lines in any pieces."""
     edges = [0, *sorted(min(cut, len(octets)) for cut in cuts), len(octets)]
     pieces = [octets[a:b] for a, b in pairwise(edges)]
-    wire = b"".join(stuffed(Content(b"", Pieces(pieces), 10, False), eight_bit_ok=True))
+    wire = b"".join(_stuff(pieces))
+
+    assert b"".join(stuffed(Content(b"", Pieces(pieces), 10, False), eight_bit_ok=True)) == wire
 
     assert b"\r\n.\r\n" not in b"\r\n" + wire
     assert b"".join(line.removeprefix(b".") for line in wire.splitlines(keepends=True)) == octets
+
+
+def test_a_small_message_is_one_piece():
+    """Header section, body and soon the dot: one write, one TLS record."""
+    content = Content(b"Subject: x\r\n", Pieces([b"\r\n", b"hello\r\n"]), 10, False)
+
+    assert list(stuffed(content, eight_bit_ok=True)) == [b"Subject: x\r\n\r\nhello\r\n"]
