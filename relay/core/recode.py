@@ -21,21 +21,13 @@ lines ended by CRLF; only one line, and the header section of one entity, are he
 import binascii
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Final
 
-MAX_LINE: Final = 998  # octets, CRLF not counted
-MAX_DEPTH: Final = 100
-_MAX_HEADER: Final = 1_000_000
+from relay.core.mime import IDENTITY, MAX_LINE, NO_LINE, Entity, Kind, Part, split_field, survey, unfold, walk
+
 _BASE64_LINE: Final = 57  # octets that make a line of 76
 
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL)
-_BOUNDARY = re.compile(rb"""boundary[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s;"()<>@,\\]+))""", re.IGNORECASE)
-_TYPE = re.compile(rb"[ \t\r\n]*([^\s;/]+/[^\s;]+)")
-_IDENTITY: Final = frozenset({b"", b"7bit", b"8bit", b"binary"})
 _QP_UNIT = re.compile(rb"=[0-9A-Fa-f]{2}|.", re.DOTALL)
-_NO_LINE: Final = b"\r\n"  # in place of an empty line that is not there
 _HEADER_WORD = re.compile(rb'[ \t]+|"(?:[^"\\]|\\.)*"|[^ \t]+', re.DOTALL)
 
 Open = Callable[[], Iterable[bytes]]
@@ -46,139 +38,29 @@ def must_recode(longest_line: int, *, eight_bit: bool, eight_bit_ok: bool) -> bo
     return longest_line > MAX_LINE or (eight_bit and not eight_bit_ok)
 
 
-class _Kind(Enum):
-    """What the lines behind an entity's header section are."""
-
-    LEAF = auto()
-    CONTAINER = auto()
-    OPAQUE = auto()
-
-
-class _Part(Enum):
-    """Where a line stands."""
-
-    HEADER = auto()
-    EMPTY = auto()  # the empty line that ends a header section
-    BODY = auto()
-    BETWEEN = auto()  # boundaries
-
-
-@dataclass(slots=True)
-class _Entity:
-    """One MIME entity: its header section, and what the first pass found in its body."""
-
-    top: bool
-    header: list[bytes] = field(default_factory=list)
-    size: int = 0
-    kind: _Kind = _Kind.LEAF
-    type: bytes = b"text/plain"
-    encoding: bytes = b""
-    long: bool = False
-    eight_bit: bool = False
-    utf8: bool = True
-
-    def read_header(self) -> bytes | None:
-        """Learn type and encoding from the header section; the boundary if this is a multipart that has one."""
-        fields = dict(reversed([_split(one) for one in _unfold(self.header)]))  # the first of its name counts
-        declared = _TYPE.match(fields.get(b"content-type", b""))
-        self.type = declared[1].lower() if declared else b"text/plain"
-        self.encoding = re.sub(rb"\(.*?\)", b"", fields.get(b"content-transfer-encoding", b"")).strip().lower()
-        if self.type.startswith(b"multipart/"):
-            found = _BOUNDARY.search(fields[b"content-type"])
-            self.kind = _Kind.CONTAINER if found else _Kind.OPAQUE
-            if found:
-                return re.sub(rb"\\(.)", rb"\1", found[1]) if found[1] is not None else found[2]
-        elif self.type == b"message/rfc822" and self.encoding in _IDENTITY:
-            self.kind = _Kind.CONTAINER
-        elif self.type.startswith(b"message/"):
-            self.kind = _Kind.OPAQUE
-        return None
-
-    def note(self, line: bytes) -> None:
-        if len(line) > MAX_LINE:
-            self.long = True
-        if not line.isascii():
-            self.eight_bit = True
-            if self.utf8:
-                try:
-                    line.decode()
-                except UnicodeDecodeError:
-                    self.utf8 = False
-
-
-def _unfold(lines: Iterable[bytes]) -> list[bytes]:
-    fields: list[bytes] = []
-    for line in lines:
-        if line[:1] in (b" ", b"\t") and fields:
-            fields[-1] += b"\r\n" + line
-        else:
-            fields.append(line)
-    return fields
-
-
-def _split(one: bytes) -> tuple[bytes, bytes]:
-    match = _FIELD.match(one)
-    return (match[1].lower(), match[2]) if match else (b"", one)
-
-
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines of content, without their CRLF."""
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\r\n")
-        yield from lines
-    if rest:
-        yield rest
-
-
-def _walk(chunks: Iterable[bytes]) -> Iterator[tuple[_Part, _Entity, bytes]]:
-    """Every line with the entity it belongs to and where in it; both passes see the same structure."""
-    entity = _Entity(top=True)
-    boundaries: list[bytes] = []
-    in_header = True
-    for line in _lines(chunks):
-        depth = _boundary_depth(line, boundaries)
-        if depth is not None:
-            if in_header:
-                yield _Part.EMPTY, entity, _NO_LINE  # a header section cut short: it has no body
-            closing = line.rstrip(b" \t") != b"--" + boundaries[depth]
-            del boundaries[depth + (not closing) :]
-            entity = _Entity(top=False, kind=_Kind.OPAQUE if closing else _Kind.LEAF)
-            in_header = not closing
-            yield _Part.BETWEEN, entity, line
-        elif not in_header:
-            yield _Part.BODY, entity, line
-        elif line and entity.size <= _MAX_HEADER:
-            entity.header.append(line)
-            entity.size += len(line)
-            yield _Part.HEADER, entity, line
-        elif line:
-            in_header = False  # whatever this is, it is no header section
-            yield _Part.EMPTY, entity, _NO_LINE
-            yield _Part.BODY, entity, line
-        else:
-            boundary = entity.read_header()
-            in_header = False
-            yield _Part.EMPTY, entity, line
-            if entity.kind is _Kind.CONTAINER and boundary is None:
-                entity, in_header = _Entity(top=False), True  # message/rfc822: a message within
-            elif boundary is not None and len(boundaries) < MAX_DEPTH:
-                boundaries.append(boundary)
-                entity = _Entity(top=False, kind=_Kind.OPAQUE)  # the preamble
-    if in_header:
-        entity.read_header()
-        yield _Part.EMPTY, entity, _NO_LINE
-
-
-def _boundary_depth(line: bytes, boundaries: list[bytes]) -> int | None:
-    """Which open multipart this line delimits, the innermost first (RFC 2046 §5.1.2)."""
-    if not line.startswith(b"--"):
-        return None
-    text = line[2:].rstrip(b" \t")
-    for depth in range(len(boundaries) - 1, -1, -1):
-        if text in (boundaries[depth], boundaries[depth] + b"--"):
-            return depth
-    return None
+def recode(open_chunks: Open, *, eight_bit_ok: bool) -> Iterator[bytes]:
+    """The content, able to travel. `open_chunks` gives its octets from the start, each time it is called."""
+    facts = iter(survey(open_chunks()))
+    current: Entity | None = None
+    encoder = _Encoder()
+    known = Entity(top=True)
+    for part, entity, line in walk(open_chunks()):
+        if entity is not current:
+            yield encoder.end()
+            current, known = entity, next(facts)
+            encoder = _encoder(known, eight_bit_ok=eight_bit_ok)
+        match part:
+            case Part.EMPTY:
+                yield _header(entity, known, encoder, eight_bit_ok=eight_bit_ok)
+                if line is not NO_LINE:
+                    yield b"\r\n"
+            case Part.BODY:
+                yield encoder.line(line)
+            case Part.BETWEEN:
+                yield line + b"\r\n"
+            case Part.HEADER:
+                continue
+    yield encoder.end()
 
 
 # -- what becomes of an entity ----------------------------------------------------------------------------------------
@@ -263,16 +145,16 @@ class _Folded(_Encoder):
         return fold(line if self._eight_bit_ok else _without_eight_bit(line)) + b"\r\n"
 
 
-def _encoder(entity: _Entity, *, eight_bit_ok: bool) -> _Encoder:
+def _encoder(entity: Entity, *, eight_bit_ok: bool) -> _Encoder:
     """What this entity needs, by what the first pass found."""
     if not must_recode(MAX_LINE + entity.long, eight_bit=entity.eight_bit, eight_bit_ok=eight_bit_ok):
         return _Encoder()
     match entity.kind, entity.encoding:
-        case _Kind.LEAF, encoding if encoding in _IDENTITY:
+        case Kind.LEAF, encoding if encoding in IDENTITY:
             return _QuotedPrintable() if entity.type.startswith(b"text/") else _Base64()
-        case _Kind.LEAF, b"quoted-printable":
+        case Kind.LEAF, b"quoted-printable":
             return _SoftBreaks()
-        case _Kind.LEAF, b"base64":
+        case Kind.LEAF, b"base64":
             return _Wrapped()
         case _:
             return _Folded(eight_bit_ok=eight_bit_ok)
@@ -297,26 +179,26 @@ def fold(line: bytes) -> bytes:
 # -- header sections --------------------------------------------------------------------------------------------------
 
 
-def _header(entity: _Entity, facts: _Entity, encoder: _Encoder, *, eight_bit_ok: bool) -> bytes:
+def _header(entity: Entity, facts: Entity, encoder: _Encoder, *, eight_bit_ok: bool) -> bytes:
     """The header section with its encoding declared anew where it changes, and no line that cannot travel."""
     encoding = encoder.encoding
     if (
         encoding is None
-        and facts.kind is _Kind.CONTAINER
+        and facts.kind is Kind.CONTAINER
         and not eight_bit_ok
         and facts.encoding in {b"8bit", b"binary"}
     ):
         encoding = b"7bit"
-    fields = _unfold(entity.header)
+    fields = unfold(entity.header)
     if encoding is not None:
         fields = _declare(fields, facts, encoding)
     lines = [_seven_bit(one) if not (eight_bit_ok or one.isascii()) else one for one in fields]
     return b"".join(fold(line) + b"\r\n" for one in lines for line in one.split(b"\r\n"))
 
 
-def _declare(fields: list[bytes], facts: _Entity, encoding: bytes) -> list[bytes]:
+def _declare(fields: list[bytes], facts: Entity, encoding: bytes) -> list[bytes]:
     line = b"Content-Transfer-Encoding: " + encoding
-    names = [_split(one)[0] for one in fields]
+    names = [split_field(one)[0] for one in fields]
     added = []
     if b"content-transfer-encoding" not in names:
         added.append(line)
@@ -373,42 +255,3 @@ def _encoded_words(text: bytes, charset: str) -> bytes:
         pieces[-1] += unit
     words = (b"=?%s?b?%s?=" % (charset.encode(), binascii.b2a_base64(piece, newline=False)) for piece in pieces)
     return b"\r\n ".join(words)
-
-
-# -- both passes ------------------------------------------------------------------------------------------------------
-
-
-def _survey(chunks: Iterable[bytes]) -> list[_Entity]:
-    """The entities in their order, with what offends in each."""
-    entities: list[_Entity] = []
-    for part, entity, line in _walk(chunks):
-        if not entities or entities[-1] is not entity:
-            entities.append(entity)
-        if part is _Part.BODY:
-            entity.note(line)
-    return entities
-
-
-def recode(open_chunks: Open, *, eight_bit_ok: bool) -> Iterator[bytes]:
-    """The content, able to travel. `open_chunks` gives its octets from the start, each time it is called."""
-    facts = iter(_survey(open_chunks()))
-    current: _Entity | None = None
-    encoder = _Encoder()
-    known = _Entity(top=True)
-    for part, entity, line in _walk(open_chunks()):
-        if entity is not current:
-            yield encoder.end()
-            current, known = entity, next(facts)
-            encoder = _encoder(known, eight_bit_ok=eight_bit_ok)
-        match part:
-            case _Part.EMPTY:
-                yield _header(entity, known, encoder, eight_bit_ok=eight_bit_ok)
-                if line is not _NO_LINE:
-                    yield b"\r\n"
-            case _Part.BODY:
-                yield encoder.line(line)
-            case _Part.BETWEEN:
-                yield line + b"\r\n"
-            case _Part.HEADER:
-                continue
-    yield encoder.end()

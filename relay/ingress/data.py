@@ -20,11 +20,11 @@ from typing import IO, Final
 
 from relay.core import reply
 from relay.core.message import Content
+from relay.core.mime import MAX_LINE
 from relay.core.reply import Reply
 
 HEADER_LIMIT: Final = 1_000_000
 MEMORY_LIMIT: Final = 128 * 1024
-MAX_LINE: Final = 998  # octets without CRLF, RFC 5322 §2.1.1
 _READ_SIZE: Final = 64 * 1024
 
 _ANY_LINE_END = re.compile(rb"\r\n|\r|\n")

@@ -236,10 +236,12 @@ class Dialogue:
     def _command(self, line: bytes) -> None:
         verb, _, argument = line.decode("latin-1").strip(" \t").partition(" ")
         verb = verb.upper()
+        # What is no command may be anything, a password that came too late among it: it is not repeated.
+        told = verb if verb in _COMMANDS or verb in _HTTP_VERBS else "?"
         if verb not in _MAIL_VERBS:
             self._idle_commands += 1
             if self._idle_commands > MAX_IDLE_COMMANDS and verb != "QUIT":
-                self._close_with(verb, reply.TOO_MANY_COMMANDS)
+                self._close_with(told, reply.TOO_MANY_COMMANDS)
                 return
         command = _COMMANDS.get(verb)
         if command is not None:
@@ -249,7 +251,7 @@ class Dialogue:
         elif verb in _HTTP_VERBS:
             self._close_with(verb, reply.HTTP_SPOKEN)
         else:
-            self._say(verb, reply.UNKNOWN_COMMAND)
+            self._say(told, reply.UNKNOWN_COMMAND)
 
     def _ehlo(self, argument: str) -> None:
         self._hello(argument, extended=True)

@@ -79,7 +79,9 @@ def configure(*, form: str, level: str, addresses: str, stream: TextIO = sys.std
     if form == "auto":
         form = "console" if stream.isatty() else "json"
     render: Any = (
-        structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer(pad_event_to=18)
+        structlog.processors.JSONRenderer()
+        if form == "json"
+        else structlog.dev.ConsoleRenderer(pad_event_to=18, exception_formatter=structlog.dev.plain_traceback)
     )
     processors: list[Any] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
     style = _ADDRESS_STYLES[addresses]

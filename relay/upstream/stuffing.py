@@ -1,4 +1,4 @@
-"""Content as it goes over the wire: re-encoded where it must be, dot-stuffed (RFC 5321 §4.5.2), in pieces worth a write."""
+"""Content as it goes over the wire: re-encoded where it must be, dot-stuffed (RFC 5321 §4.5.2), in large pieces."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final

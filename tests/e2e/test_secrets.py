@@ -13,7 +13,7 @@ from tests.support.running import KEY, port_of, relay_to, sandbox_with
 PASSWORD = "correct horse battery staple"
 WRONG = "wrong password of a user"
 OWN_KEY = "fedcba9876543210fedcba9876543210fedcba98"
-SECRETS = [KEY, PASSWORD, WRONG, OWN_KEY]
+SECRETS = [KEY, PASSWORD, PASSWORD.replace(" ", "-"), WRONG, OWN_KEY]
 
 
 def shapes(secret: str) -> set[str]:
@@ -28,7 +28,7 @@ def shapes(secret: str) -> set[str]:
 def assert_clean(text: str) -> None:
     for secret in SECRETS:
         for shape in shapes(secret):
-            assert shape not in text
+            assert shape.lower() not in text.lower()
 
 
 class Client:
@@ -53,7 +53,13 @@ def misuse(port: int, passthrough: int) -> str:
     client = Client(port)
     client.say("EHLO c", f"AUTH PLAIN {encoded('', 'app', WRONG)}", f"AUTH PLAIN {encoded('', KEY, PASSWORD)}")
     client.say("AUTH LOGIN", base64.b64encode(b"app").decode(), base64.b64encode(PASSWORD.encode()).decode())
-    client.say(f"{PASSWORD}", "MAIL FROM:<a@example.com>", "RCPT TO:<b@example.net>", "DATA")
+    client.say(
+        PASSWORD.replace(" ", "-"),
+        base64.b64encode(PASSWORD.encode()).decode(),
+        "MAIL FROM:<a@example.com>",
+        "RCPT TO:<b@example.net>",
+        "DATA",
+    )
     client.smtp.send(b"From: a@example.com\r\n\r\nx\r\n.\r\n")
     client.heard += str(client.smtp.getreply())
     own = Client(passthrough)

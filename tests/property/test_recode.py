@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.recode import MAX_LINE, fold, must_recode, recode
+from relay.core.mime import MAX_LINE
+from relay.core.recode import fold, must_recode, recode
 
 
 def recoded(content: bytes, *, eight_bit_ok: bool, size: int = 0) -> bytes:

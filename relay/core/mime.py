@@ -1,0 +1,168 @@
+"""The MIME structure of content as a series of lines (RFC 2045, RFC 2046), read and never built.
+
+`walk` says of every line which entity it belongs to and where in it; `survey` goes through them once and notes what in
+each entity could not travel. Structures that are broken are read as a tolerant reader would: no line is ever lost.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+MAX_LINE: Final = 998  # octets, CRLF not counted; RFC 5322 §2.1.1
+MAX_DEPTH: Final = 100
+_MAX_HEADER: Final = 1_000_000
+
+IDENTITY: Final = frozenset({b"", b"7bit", b"8bit", b"binary"})  # encodings that encode nothing
+NO_LINE: Final = b"\r\n"  # in place of an empty line that is not there
+
+_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL)
+_BOUNDARY = re.compile(rb"""boundary[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s;"()<>@,\\]+))""", re.IGNORECASE)
+_TYPE = re.compile(rb"[ \t\r\n]*([^\s;/]+/[^\s;]+)")
+
+
+class Kind(Enum):
+    """What the lines behind an entity's header section are."""
+
+    LEAF = auto()
+    CONTAINER = auto()
+    OPAQUE = auto()
+
+
+class Part(Enum):
+    """Where a line stands."""
+
+    HEADER = auto()
+    EMPTY = auto()  # the empty line that ends a header section
+    BODY = auto()
+    BETWEEN = auto()  # boundaries
+
+
+@dataclass(slots=True)
+class Entity:
+    """One MIME entity: its header section, and what the first pass found in its body."""
+
+    top: bool
+    header: list[bytes] = field(default_factory=list)
+    size: int = 0
+    kind: Kind = Kind.LEAF
+    type: bytes = b"text/plain"
+    encoding: bytes = b""
+    long: bool = False
+    eight_bit: bool = False
+    utf8: bool = True
+
+    def read_header(self) -> bytes | None:
+        """Learn type and encoding from the header section; the boundary if this is a multipart that has one."""
+        fields = dict(reversed([split_field(one) for one in unfold(self.header)]))  # the first of its name counts
+        declared = _TYPE.match(fields.get(b"content-type", b""))
+        self.type = declared[1].lower() if declared else b"text/plain"
+        self.encoding = re.sub(rb"\(.*?\)", b"", fields.get(b"content-transfer-encoding", b"")).strip().lower()
+        if self.type.startswith(b"multipart/"):
+            found = _BOUNDARY.search(fields[b"content-type"])
+            self.kind = Kind.CONTAINER if found else Kind.OPAQUE
+            if found:
+                return re.sub(rb"\\(.)", rb"\1", found[1]) if found[1] is not None else found[2]
+        elif self.type == b"message/rfc822" and self.encoding in IDENTITY:
+            self.kind = Kind.CONTAINER
+        elif self.type.startswith(b"message/"):
+            self.kind = Kind.OPAQUE
+        return None
+
+    def note(self, line: bytes) -> None:
+        if len(line) > MAX_LINE:
+            self.long = True
+        if not line.isascii():
+            self.eight_bit = True
+            if self.utf8:
+                try:
+                    line.decode()
+                except UnicodeDecodeError:
+                    self.utf8 = False
+
+
+def unfold(lines: Iterable[bytes]) -> list[bytes]:
+    fields: list[bytes] = []
+    for line in lines:
+        if line[:1] in (b" ", b"\t") and fields:
+            fields[-1] += b"\r\n" + line
+        else:
+            fields.append(line)
+    return fields
+
+
+def split_field(one: bytes) -> tuple[bytes, bytes]:
+    match = _FIELD.match(one)
+    return (match[1].lower(), match[2]) if match else (b"", one)
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of content, without their CRLF."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\r\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
+def walk(chunks: Iterable[bytes]) -> Iterator[tuple[Part, Entity, bytes]]:
+    """Every line with the entity it belongs to and where in it; both passes see the same structure."""
+    entity = Entity(top=True)
+    boundaries: list[bytes] = []
+    in_header = True
+    for line in _lines(chunks):
+        depth = _boundary_depth(line, boundaries)
+        if depth is not None:
+            if in_header:
+                yield Part.EMPTY, entity, NO_LINE  # a header section cut short: it has no body
+            closing = line.rstrip(b" \t") != b"--" + boundaries[depth]
+            del boundaries[depth + (not closing) :]
+            entity = Entity(top=False, kind=Kind.OPAQUE if closing else Kind.LEAF)
+            in_header = not closing
+            yield Part.BETWEEN, entity, line
+        elif not in_header:
+            yield Part.BODY, entity, line
+        elif line and entity.size <= _MAX_HEADER:
+            entity.header.append(line)
+            entity.size += len(line)
+            yield Part.HEADER, entity, line
+        elif line:
+            in_header = False  # whatever this is, it is no header section
+            yield Part.EMPTY, entity, NO_LINE
+            yield Part.BODY, entity, line
+        else:
+            boundary = entity.read_header()
+            in_header = False
+            yield Part.EMPTY, entity, line
+            if entity.kind is Kind.CONTAINER and boundary is None:
+                entity, in_header = Entity(top=False), True  # message/rfc822: a message within
+            elif boundary is not None and len(boundaries) < MAX_DEPTH:
+                boundaries.append(boundary)
+                entity = Entity(top=False, kind=Kind.OPAQUE)  # the preamble
+    if in_header:
+        entity.read_header()
+        yield Part.EMPTY, entity, NO_LINE
+
+
+def _boundary_depth(line: bytes, boundaries: list[bytes]) -> int | None:
+    """Which open multipart this line delimits, the innermost first (RFC 2046 §5.1.2)."""
+    if not line.startswith(b"--"):
+        return None
+    text = line[2:].rstrip(b" \t")
+    for depth in range(len(boundaries) - 1, -1, -1):
+        if text in (boundaries[depth], boundaries[depth] + b"--"):
+            return depth
+    return None
+
+
+def survey(chunks: Iterable[bytes]) -> list[Entity]:
+    """The entities in their order, with what offends in each."""
+    entities: list[Entity] = []
+    for part, entity, line in walk(chunks):
+        if not entities or entities[-1] is not entity:
+            entities.append(entity)
+        if part is Part.BODY:
+            entity.note(line)
+    return entities
