@@ -254,7 +254,3 @@ def maybe_delivered(cause: str, queue_id: str) -> Reply:
     return _reply(
         451, "4.4.2", f"SparkPost fell silent after the final dot ({cause}), it may be delivered ({queue_id})"
     )
-
-
-def too_slow(seconds: float, queue_id: str) -> Reply:
-    return _reply(451, "4.4.7", f"SparkPost did not take the message within {seconds:g} s ({queue_id})")

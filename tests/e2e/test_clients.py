@@ -1,9 +1,11 @@
 """Odd, broken and vanishing clients: none harms the relay, and none decides about mail already handed over."""
 
 import asyncio
+import socket
 import ssl
 
 import pytest
+import trustme
 
 from relay.ingress import session as session_module
 from relay.ingress.reception import Reception
@@ -185,7 +187,6 @@ async def test_too_many_connections_from_one_client(tmp_path):
 
 async def test_pipelined_commands_after_starttls_end_the_session(tmp_path):
     """Commands sent in clear must not be read as if they had come under TLS."""
-    trustme = pytest.importorskip("trustme")
     issued = trustme.CA().issue_cert("localhost")
     issued.private_key_pem.write_to_path(tmp_path / "key.pem")
     issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
@@ -197,3 +198,61 @@ async def test_pipelined_commands_after_starttls_end_the_session(tmp_path):
         heard = await talk(port_of(relay), b"EHLO c\r\nSTARTTLS\r\nMAIL FROM:<a@b.c>\r\n")
 
     assert heard.splitlines()[-1].startswith(b"501 5.5.2 nothing may follow STARTTLS")
+
+
+async def test_a_flood_behind_a_message_in_hand_waits(tmp_path):
+    """While SparkPost thinks, what a client sends further is read only so far; then everything is served in order."""
+    large = b"From: a@example.com\r\n\r\n" + (b"x" * 70 + b"\r\n") * 20_000 + b".\r\n"
+    slow = ENVELOPE.replace(b"b@example.net", b"slow-dot-300ms@example.net")
+    again = ENVELOPE.removeprefix(b"EHLO c\r\n")
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        heard = await talk(port_of(relay), slow + MESSAGE + again + large + again + large + b"QUIT\r\n")
+
+    assert [line[:4] for line in heard.splitlines()].count(b"354 ") == 3
+    assert heard.count(b"250 2.0.0 OK ") == 3
+    assert [len(one.content) > 1_000_000 for one in sandbox.accepted] == [False, True, True]
+
+
+async def test_a_client_that_never_reads_is_given_up(tmp_path):
+    """Its replies fill what the network takes; then its commands wait, and at last it is hung up on."""
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox, limits={"command_timeout": "500ms"}) as relay:
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(deaf, ("127.0.0.1", port_of(relay)))
+            commands = b"HELO c\r\nMAIL FROM:<a@example.com>\r\n" + b"RCPT TO:<b@example.net>\r\n" * 2_000_000
+            with pytest.raises(ConnectionError):
+                await asyncio.wait_for(loop.sock_sendall(deaf, commands), 30)
+
+    assert not relay._connections.sessions
+
+
+async def test_a_tls_handshake_that_fails_ends_the_session(tmp_path):
+    """Garbage in place of a ClientHello: the connection closes, the relay serves on."""
+    issued = trustme.CA().issue_cert("localhost")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    tls = {"mode": "starttls", "certificate": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+    listeners = [{"address": "127.0.0.1:0", "tls": tls}]
+    async with sandbox_with(tmp_path / "ca") as sandbox, relay_to(sandbox, listeners=listeners) as relay:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(relay))
+        writer.write(b"EHLO c\r\nSTARTTLS\r\n")
+        await reader.readuntil(b"220 2.0.0 ready to start TLS\r\n")
+        writer.write(b"this is no ClientHello\r\n" * 10)
+        await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        code, _ = await send(port_of(relay))
+
+    assert code == 250
+
+
+async def test_what_does_not_end_in_time_is_given_up_at_shutdown(tmp_path):
+    """The drain has a limit; a message in hand that outlasts it gets no 250."""
+    async with sandbox_with(tmp_path) as sandbox:
+        async with relay_to(sandbox, drain_timeout="200ms") as relay:
+            sending = asyncio.create_task(talk(port_of(relay), ENVELOPE.replace(b"b@", b"silent-after-dot@") + MESSAGE))
+            await sandbox.wait_for(1)
+        heard = await sending
+
+    assert heard.splitlines()[-1].startswith(b"354 ")

@@ -10,6 +10,7 @@ import argon2
 import pytest
 
 from relay.sandbox import Port
+from tests.support.environment import clean
 from tests.support.running import KEY, port_of, relay_to, sandbox_with
 
 
@@ -17,7 +18,7 @@ async def run(*arguments: str, text: str = "", **environ: str) -> tuple[int, str
     """Exit status, stdout and stderr of `sparkpost-relay`."""
     process = await asyncio.create_subprocess_exec(
         *[sys.executable, "-m", "relay", *arguments],
-        env={"PATH": "/usr/bin:/bin", "COLUMNS": "200", **environ},
+        env=clean(COLUMNS="200", **environ),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -173,7 +174,7 @@ async def test_sandbox_stores_messages(tmp_path):
         *[sys.executable, "-m", "relay", "sandbox", "--smtp", "127.0.0.1:0", "--api-key", KEY],
         *["--tls-dir", str(tmp_path / "tls"), "--store", str(tmp_path / "store")],
         stdout=asyncio.subprocess.PIPE,
-        env={"PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": "1"},
+        env=clean(PYTHONUNBUFFERED="1"),
     )
     assert process.stdout is not None
     said = []

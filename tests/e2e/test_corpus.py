@@ -14,6 +14,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+import trustme
 
 from relay.sandbox import Sandbox
 from tests.support.running import port_of, relay_to, sandbox_with
@@ -33,7 +34,6 @@ def door(request, tmp_path_factory):
     mode = "none" if request.param == "plain" else request.param
     if mode == "none":
         return request.param, {"mode": "none"}, None
-    trustme = pytest.importorskip("trustme")
     folder = tmp_path_factory.mktemp("listener")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.client import send
+from tests.support.environment import clean
 from tests.support.running import KEY, sandbox_with
 
 
@@ -30,7 +31,7 @@ class Program:
     async def start(cls, *arguments: str, **environ: str) -> "Program":
         process = await asyncio.create_subprocess_exec(
             *[sys.executable, "-m", "relay", *arguments],
-            env={"PATH": "/usr/bin:/bin", **environ},
+            env=clean(**environ),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
