@@ -6,6 +6,8 @@ FROM docker.io/library/python:3.12-slim AS build
 WORKDIR /src
 RUN python -m venv /uv && /uv/bin/pip install --no-cache-dir --disable-pip-version-check 'uv>=0.5'
 ENV UV_PROJECT_ENVIRONMENT=/opt/sparkpost-relay UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_NO_CACHE=1
+# Trust what the system trusts, as pip does: a company's own authority can then be mounted over /etc/ssl/certs.
+ENV UV_SYSTEM_CERTS=1
 # Dependencies first: they change less often than the relay.
 COPY pyproject.toml uv.lock ./
 RUN /uv/bin/uv sync --frozen --no-dev --no-install-project
@@ -19,6 +21,8 @@ COPY --from=build /opt/sparkpost-relay /opt/sparkpost-relay
 ENV PATH=/opt/sparkpost-relay/bin:$PATH PYTHONUNBUFFERED=1
 # It listens for its neighbours; RELAY_NETWORKS says who they are, and without it the relay refuses to start.
 ENV RELAY_LISTEN=0.0.0.0:2525
+# No volume, no spool: what SparkPost cannot take now is 451, and the application's own retry is the queue.
+ENV RELAY__SPOOL__URL=none
 USER 10025:10025
 EXPOSE 2525
 # SIGTERM: messages in hand are answered, then it exits 0.

@@ -8,6 +8,8 @@ UV     := .uv/bin/uv
 RUN    := .venv/bin
 export UV_PYTHON_DOWNLOADS = never
 export UV_PYTHON = $(PYTHON)
+# Trust what the system trusts, as pip does: some companies reach the package index through an authority of their own.
+export UV_SYSTEM_CERTS = 1
 
 .PHONY: demo test lint types docs-check bench coverage clean
 
