@@ -1,9 +1,13 @@
 """The environment of a program under test: nothing of the tester's own, but what coverage needs to follow it."""
 
 import os
+from pathlib import Path
+
+from relay.config.loader import CONFIG_VARIABLE, USUAL_PLACE
 
 
 def clean(**more: str) -> dict[str, str]:
-    """A bare environment, with `more` in it."""
+    """A bare environment, with `more` in it. Where a relay is installed, its configuration is kept out of the test."""
     followed = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE")}
-    return {"PATH": "/usr/bin:/bin", **followed, **more}
+    installed = {CONFIG_VARIABLE: os.devnull} if Path(USUAL_PLACE).exists() else {}
+    return {"PATH": "/usr/bin:/bin", **followed, **installed, **more}
