@@ -11,7 +11,7 @@ export UV_PYTHON = $(PYTHON)
 # Trust what the system trusts, as pip does: some companies reach the package index through an authority of their own.
 export UV_SYSTEM_CERTS = 1
 
-.PHONY: demo test lint types docs-check bench coverage clean
+.PHONY: demo test lint types docs-check bench coverage with-pip clean
 
 demo: .venv/ready
 	@$(RUN)/sparkpost-relay demo
@@ -47,8 +47,16 @@ $(UV):
 	@.uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.5'
 
 .venv/ready: $(UV) pyproject.toml uv.lock
-	@$(UV) sync --frozen --all-groups --quiet
+	@$(UV) sync --frozen --all-groups --quiet || $(MAKE) --no-print-directory with-pip
 	@touch $@
+
+# Where only pip is told the way to the packages (a mirror in pip.conf, a proxy): the same versions, the same hashes.
+with-pip:
+	@echo "uv did not get the packages; trying pip ..." >&2
+	@$(PYTHON) -m venv --clear .venv
+	@$(UV) export --frozen --all-groups --no-emit-project --quiet --output-file .venv/requirements.txt
+	@$(RUN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/requirements.txt
+	@$(RUN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 
 clean:
 	rm -rf .venv .uv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* benchmarks/build
