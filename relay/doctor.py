@@ -6,7 +6,7 @@ a warning while others work: the relay goes round them by itself.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -61,9 +61,9 @@ async def examine(config: Config) -> int:
     targets = dict.fromkeys([login.target for login in logins] or [Target(config.upstream.host, config.upstream.ports)])
     healthy = True
     for target in targets:
-        findings = await _examine_target(handshake, target, [login for login in logins if login.target == target])
-        print("\n".join(str(finding) for finding in findings))
-        healthy = healthy and all(finding.verdict is not Verdict.FAULT for finding in findings)
+        async for finding in _examine_target(handshake, target, [login for login in logins if login.target == target]):
+            print(finding, flush=True)  # at once: the next may take as long as a silent port is waited for
+            healthy = healthy and finding.verdict is not Verdict.FAULT
     if not logins:
         print(
             Finding(Verdict.OK, "AUTH", "no credential of the relay's own: applications present theirs (passthrough)")
@@ -72,24 +72,22 @@ async def examine(config: Config) -> int:
     return 0 if healthy else 1
 
 
-async def _examine_target(handshake: Handshake, target: Target, logins: Sequence[Login]) -> list[Finding]:
+async def _examine_target(handshake: Handshake, target: Target, logins: Sequence[Login]) -> AsyncIterator[Finding]:
     started = asyncio.get_running_loop().time()
     try:
         found = await candidates(target.host, list(target.ports))
     except UpstreamFailure as failure:
-        return [Finding(Verdict.FAULT, "DNS", str(failure), _remedy(failure.fact))]
+        yield Finding(Verdict.FAULT, "DNS", str(failure), _remedy(failure.fact))
+        return
     addresses = dict.fromkeys(candidate.endpoint.address for candidate in found)
     took = _milliseconds(asyncio.get_running_loop().time() - started)
-    findings = [Finding(Verdict.OK, "DNS", f"{target.host} is {', '.join(addresses)} ({took})")]
+    yield Finding(Verdict.OK, "DNS", f"{target.host} is {', '.join(addresses)} ({took})")
     probes = await asyncio.gather(*(_probe(handshake, candidate) for candidate in found))
     working = [candidate for candidate, result in zip(found, probes, strict=True) if not isinstance(result, Fact)]
-    findings += (
-        _port_finding(candidate, result, any_works=bool(working))
-        for candidate, result in zip(found, probes, strict=True)
-    )
-    if not working:
-        return [*findings, *(_untried(login) for login in logins)]
-    return [*findings, *[await _auth_finding(handshake, working[0], login) for login in logins]]
+    for candidate, result in zip(found, probes, strict=True):
+        yield _port_finding(candidate, result, any_works=bool(working))
+    for login in logins:
+        yield await _auth_finding(handshake, working[0], login) if working else _untried(login)
 
 
 @dataclass(frozen=True, slots=True)
