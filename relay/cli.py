@@ -83,9 +83,12 @@ def serve(config: ConfigOption = None) -> None:
     Exit 0 after messages in hand have been answered, 78 on bad configuration, 69 if a listener cannot bind.
     """
     from relay.app import run
+    from relay.ingress.data import scratch_problem
     from relay.ingress.listener import BindError
 
     loaded = _load(config)
+    if (problem := scratch_problem()) is not None:
+        print(f"warning: {problem}", file=sys.stderr)
     try:
         asyncio.run(run(loaded.config))
     except BindError as error:
@@ -192,7 +195,8 @@ def explain(
 def doctor(config: ConfigOption = None) -> None:
     """Try the whole way to SparkPost without sending mail, and say what is wrong and what would help.
 
-    DNS, every port, every address family, banner, STARTTLS, certificate, AUTH for each credential, latency.
+    DNS, every port, every address family, banner, STARTTLS, certificate, AUTH for each credential, latency. A port
+    that stays silent is waited for as long as upstream.timeouts say, a minute by default.
     Exit 0 if mail would flow with every credential, 1 if not.
     """
     from relay.doctor import examine

@@ -77,6 +77,18 @@ class SpooledBody:
             self._file.close()
 
 
+def scratch_problem() -> str | None:
+    """Why large bodies could not be kept on this host, and what would help; None if they can."""
+    try:
+        tempfile.TemporaryFile(prefix="sparkpost-relay-").close()
+    except OSError as error:
+        return (
+            f"no temporary file can be made ({error}): messages over {MEMORY_LIMIT // 1024} KB will be answered 452; "
+            "mount a writable folder, such as a tmpfs, at /tmp, or name one in TMPDIR"
+        )
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class DataLimits:
     """Octets: of the whole content, and of one line of it."""

@@ -1,13 +1,14 @@
 """The content reader: its end, its limits, and that chunking never matters."""
 
 import re
+import tempfile
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core import reply
-from relay.ingress.data import HEADER_LIMIT, MEMORY_LIMIT, DataLimits, DataReader, LineEnd
+from relay.ingress.data import HEADER_LIMIT, MEMORY_LIMIT, DataLimits, DataReader, LineEnd, scratch_problem
 
 LIMITS = DataLimits(message_size=1_000_000, line_length=100_000)
 
@@ -190,3 +191,17 @@ def test_content_is_lines_ended_by_crlf(octets):
     assert re.search(rb"\r(?!\n)|(?<!\r)\n", content) is None
     assert content == b"" or content.endswith(b"\r\n")
     assert reader.content().longest_line == max(len(line) for line in content.split(b"\r\n"))
+
+
+def test_without_room_for_a_temporary_file(monkeypatch, tmp_path):
+    """Small messages pass, a large one is 452 and read to its end; at the start there is a warning with the remedy."""
+    assert scratch_problem() is None
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+
+    small, _ = read(b"Subject: x\r\n\r\nbody\r\n.\r\n")
+    large, rest = read(b"Subject: x\r\n\r\n" + b"line\r\n" * MEMORY_LIMIT + b".\r\nQUIT\r\n")
+
+    assert small.refusal is None
+    assert large.refusal == reply.NO_ROOM
+    assert rest == b"QUIT\r\n"
+    assert "TMPDIR" in str(scratch_problem())
