@@ -118,6 +118,27 @@ async def test_the_environment_suffices(tmp_path):
     assert (await program.end())[0] == 0
 
 
+async def test_systemd_hears_when_it_is_ready_and_when_it_stops(tmp_path):
+    """READY=1 once every listener is open, with their addresses as status; STOPPING=1 at the signal (sd_notify(3))."""
+    port = free_port()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        program = await Program.start(
+            "serve",
+            SPARKPOST_API_KEY=KEY,
+            RELAY_LISTEN=f"127.0.0.1:{port}",
+            NOTIFY_SOCKET=str(tmp_path / "notify"),
+        )
+        heard = [await asyncio.wait_for(asyncio.get_running_loop().sock_recv(systemd, 1000), 20)]
+        program.process.terminate()
+        heard.append(await asyncio.wait_for(asyncio.get_running_loop().sock_recv(systemd, 1000), 20))
+        status, _ = await program.end()
+
+    assert heard == [f"READY=1\nSTATUS=listening on 127.0.0.1:{port}".encode(), b"STOPPING=1"]
+    assert status == 0
+
+
 async def test_a_bad_configuration_is_78(tmp_path):
     """Every problem with file, line and key; nothing is started."""
     path = tmp_path / "relay.yaml"
