@@ -214,7 +214,7 @@ class Dialogue:
         if self._overlong:
             self._overlong = False
             self._refuse_overlong()
-            return self._next_line()
+            return None if self.closed else self._next_line()
         return line[:-1] if line_end is LineEnd.CRLF else line
 
     def _refuse_overlong(self) -> None:

@@ -128,6 +128,14 @@ async def test_garbage_is_answered_and_hung_up_on(tmp_path, octets):
     assert code == 250
 
 
+async def test_nothing_is_said_behind_the_last_word(tmp_path):
+    """Too many overlong lines end the session; the commands behind them in the same read are not answered."""
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        heard = await talk(port_of(relay), b"EHLO c\r\n" + (b"x" * 5000 + b"\r\n") * 20 + b"NOOP\r\n" * 3)
+
+    assert heard.splitlines()[-1].startswith(b"421 4.7.0 too many errors")
+
+
 async def test_ten_megabytes_without_a_line_end(tmp_path):
     """Read to its end, refused, and the session goes on."""
     async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
