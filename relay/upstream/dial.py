@@ -11,10 +11,10 @@ go.
 import asyncio
 import itertools
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar, cast
 
 import structlog
 
@@ -130,7 +130,13 @@ class Dialler(Generic[T]):
         """Attempts beside each other where slots allow, in each other's place where not."""
         loop = asyncio.get_running_loop()
         spare = 0
-        waiting = deque(await candidates(target.host, ports))
+        try:
+            async with asyncio.timeout_at(deadline):
+                waiting = deque(await candidates(target.host, ports))
+        except TimeoutError as late:
+            text = f"{target.host} cannot be resolved: the name servers are silent"
+            raise UpstreamFailure(Failure(Phase.RESOLVE, FailureKind.UNRESOLVED, text)) from late
+        addresses = Counter(candidate.endpoint.port for candidate in waiting)
         running: dict[asyncio.Task[T], Candidate] = {}
         first_dial: dict[int, float] = {}
         next_dial = loop.time()
@@ -146,9 +152,12 @@ class Dialler(Generic[T]):
                     candidate = waiting.popleft()
                     running[loop.create_task(_run(self._attempt(candidate)))] = candidate
                     now = loop.time()
-                    started = first_dial.setdefault(candidate.endpoint.port, now)
-                    same = waiting and waiting[0].endpoint.port == candidate.endpoint.port
-                    next_dial = now + ADDRESS_DELAY if same else started + self._fallback_after
+                    port = candidate.endpoint.port
+                    started = first_dial.setdefault(port, now)
+                    same = waiting and waiting[0].endpoint.port == port
+                    # However many addresses a port has, the next port's turn comes after `fallback_after`.
+                    pace = min(ADDRESS_DELAY, self._fallback_after / addresses[port])
+                    next_dial = now + pace if same else started + self._fallback_after
                     continue
                 until = min(next_dial, deadline) if waiting else deadline
                 done, _ = await asyncio.wait(
@@ -189,21 +198,25 @@ async def _run(attempt: Awaitable[T]) -> T:
 
 async def candidates(host: str, ports: list[int]) -> list[Candidate]:
     """Every address of every port, in order, address families in turn; raises UpstreamFailure if there is none."""
-    loop = asyncio.get_running_loop()
-    found: list[Candidate] = []
-    for port in ports:
-        try:
-            infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            text = f"{host} cannot be resolved: {error.strerror or error}"
-            raise UpstreamFailure(Failure(Phase.RESOLVE, FailureKind.UNRESOLVED, text)) from error
-        families: dict[socket.AddressFamily, list[Candidate]] = {}
-        for family, _, _, _, address in infos:
-            candidate = Candidate(Endpoint(host, port, str(address[0])), family, address)
-            families.setdefault(family, []).append(candidate)
-        for turn in itertools.zip_longest(*families.values()):
-            found += (candidate for candidate in turn if candidate is not None)
-    return found
+    try:
+        infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        text = f"{host} cannot be resolved: {error.strerror or error}"
+        raise UpstreamFailure(Failure(Phase.RESOLVE, FailureKind.UNRESOLVED, text)) from error
+    families: dict[socket.AddressFamily, list[SocketAddress]] = {}
+    for family, _, _, _, address in infos:
+        families.setdefault(family, []).append(address)
+    turns = itertools.zip_longest(*([(family, address) for address in found] for family, found in families.items()))
+    in_turn = [pair for turn in turns for pair in turn if pair is not None]
+    return [
+        Candidate(Endpoint(host, port, str(address[0])), family, _with_port(address, port))
+        for port in ports
+        for family, address in in_turn
+    ]
+
+
+def _with_port(address: SocketAddress, port: int) -> SocketAddress:
+    return cast("SocketAddress", (address[0], port, *address[2:]))  # IPv6 addresses have flow and scope behind the port
 
 
 def _summary(failures: list[tuple[Endpoint, Fact]]) -> Fact:

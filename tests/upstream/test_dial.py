@@ -8,9 +8,15 @@ import pytest
 from relay.core.login import Endpoint, Target
 from relay.core.outcome import Answer, Failure, FailureKind, Phase
 from relay.core.reply import Reply
-from relay.upstream.dial import Candidate, Dialler, UpstreamFailure
+from relay.upstream.dial import Candidate, Dialler, UpstreamFailure, candidates
 
 TARGET = Target("127.0.0.1", (587, 2525))
+
+FOUND = [
+    (socket.AF_INET, ("192.0.2.1", 0)),
+    (socket.AF_INET, ("192.0.2.2", 0)),
+    (socket.AF_INET6, ("2001:db8::1", 0, 0, 0)),
+]
 
 
 class Plenty:
@@ -147,6 +153,51 @@ async def test_a_name_without_address():
 
     assert error.value.fact.phase is Phase.RESOLVE
     assert "no-such-host.invalid cannot be resolved" in str(error.value)
+
+
+async def test_silent_name_servers_end_in_time(monkeypatch):
+    """The application is not kept waiting for the resolver, and hears that it is DNS."""
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "getaddrinfo", lambda *_, **__: loop.create_future())
+    with pytest.raises(UpstreamFailure) as error:
+        await dial(Dialler(Script(), fallback_after=1), seconds=0.01)
+
+    assert error.value.fact.phase is Phase.RESOLVE
+    assert "the name servers are silent" in str(error.value)
+
+
+async def test_one_lookup_serves_every_port(monkeypatch):
+    """A slow resolver is waited for once; both families get their turn on each port."""
+    asked = []
+
+    async def two_families(host, port, **_):
+        asked.append(host)
+        return [(family, None, 0, "", address) for family, address in FOUND]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", two_families)
+    found = await candidates("smtp.example", [587, 2525])
+
+    assert asked == ["smtp.example"]
+    assert [candidate.address for candidate in found] == [
+        *[("192.0.2.1", 587), ("2001:db8::1", 587, 0, 0), ("192.0.2.2", 587)],
+        *[("192.0.2.1", 2525), ("2001:db8::1", 2525, 0, 0), ("192.0.2.2", 2525)],
+    ]
+
+
+async def test_many_silent_addresses_do_not_delay_the_next_port(monkeypatch):
+    """Twenty addresses of a silent port share `fallback_after`; then it is the next port's turn."""
+    addresses = [(socket.AF_INET, None, 0, "", (f"192.0.2.{number}", 0)) for number in range(20)]
+
+    async def many(host, port, **_):
+        return addresses
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "getaddrinfo", many)
+    script, started = Script(p587=None, p2525="yes"), loop.time()
+
+    assert await dial(Dialler(script, fallback_after=0.2)) == "yes"
+    assert script.dialled == [587] * 20 + [2525]
+    assert 0.2 <= loop.time() - started < 1
 
 
 def test_a_candidate_is_shown_as_host_and_port():
