@@ -7,6 +7,7 @@ takes nothing else. So no key can leave without verified TLS.
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from dataclasses import dataclass
@@ -106,7 +107,10 @@ class Handshake:
         return Secured(client, candidate.endpoint)
 
     async def _connect(self, candidate: Candidate) -> socket.socket:
-        sock = socket.socket(candidate.family, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(candidate.family, socket.SOCK_STREAM)
+        except OSError as error:  # a host without IPv6, or no file descriptor left
+            raise _failure(Phase.CONNECT, FailureKind.REFUSED, _problem(error)) from error
         sock.setblocking(False)
         try:
             async with asyncio.timeout(self._timeouts.connect):
@@ -114,11 +118,10 @@ class Handshake:
         except TimeoutError as error:
             sock.close()
             text = f"no connection within {self._timeouts.connect:g} s"
-            raise UpstreamFailure(Failure(Phase.CONNECT, FailureKind.TIMEOUT, text)) from error
+            raise _failure(Phase.CONNECT, FailureKind.TIMEOUT, text) from error
         except OSError as error:
             sock.close()
-            text = (error.strerror or str(error)).lower()
-            raise UpstreamFailure(Failure(Phase.CONNECT, FailureKind.REFUSED, text)) from error
+            raise _failure(Phase.CONNECT, FailureKind.REFUSED, _problem(error)) from error
         except BaseException:
             sock.close()
             raise
@@ -210,6 +213,11 @@ def _abort(client: SMTP) -> None:
 
 def _transport(client: SMTP) -> asyncio.Transport | None:
     return cast("asyncio.Transport | None", client.transport)  # aiosmtplib declares less than it has
+
+
+def _problem(error: OSError) -> str:
+    """The system's word for it: asyncio puts a sentence of its own, the same for every cause, in its place."""
+    return (os.strerror(error.errno) if error.errno else str(error)).lower()
 
 
 def _failure(phase: Phase, kind: FailureKind, detail: str) -> UpstreamFailure:

@@ -106,6 +106,15 @@ async def test_with_every_port_bad_the_application_hears_why(tmp_path):
     assert "certificate" in text
 
 
+async def test_a_refusing_port_is_called_that(tmp_path):
+    """The system's own word for what is the matter, in the answer."""
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox, upstream={"ports": [1]}) as relay:
+        code, text = await send(port_of(relay))
+
+    assert code == 451
+    assert "port 1: connection refused" in text
+
+
 async def test_not_now_is_not_blocked(tmp_path):
     """A 421 greeting backs off; the other port is left alone."""
     async with (
