@@ -24,6 +24,7 @@ from relay.upstream.replies import Gibberish, ReplyReader
 from relay.upstream.stuffing import stuffed
 
 QUIT_SECONDS: Final = 2.0
+LEAVE_SECONDS: Final = 2.0  # the application waits, with its refusal already known
 _WRITE_SIZE: Final = 64 * 1024
 _ACCEPTED: Final = {Phase.MAIL: (250,), Phase.RCPT: (250, 251), Phase.DATA: (354,), Phase.DOT: (250,)}
 
@@ -133,28 +134,28 @@ class Session(asyncio.Protocol):
         self.messages += 1
         try:
             async with asyncio.timeout(patience) as limit:
-                facts = await self._envelope(envelope, recipients, content)
+                answers = await self._envelope(envelope, recipients, content)
                 limit.reschedule(None)
-                if facts is None:
-                    fact = await self._content(content, min(stall, self._timeouts.data_progress))
-                    facts = [fact] * len(recipients)
+                if all(answer.reply.code in _ACCEPTED[answer.phase] for answer in answers):
+                    facts = [await self._content(content, min(stall, self._timeouts.data_progress))] * len(recipients)
+                else:
+                    await self._leave(answers)
+                    facts = _facts(answers, len(recipients))
         except TransactionFailed as failed:
             if isinstance(failed.fact, Failure) or failed.fact.reply.code == 421:
                 self.abort()
             return [failed.fact] * len(recipients)
         except TimeoutError:
             self.abort()
-            text = f"SparkPost did not answer within {patience:g} s"
+            text = f"SparkPost did not answer within {patience:.1f} s"
             return [Failure(self._phase, FailureKind.DEADLINE, text)] * len(recipients)
         except BaseException:
             self.abort()
             raise
         return facts
 
-    async def _envelope(
-        self, envelope: Envelope, recipients: Sequence[Recipient], content: Content
-    ) -> list[Fact] | None:
-        """MAIL, RCPT and DATA. None when the content may follow, else the facts and a session without a transaction."""
+    async def _envelope(self, envelope: Envelope, recipients: Sequence[Recipient], content: Content) -> list[Answer]:
+        """The answers to MAIL, RCPT and DATA as far as there was a point; the content may follow if all are good."""
         mail = f"MAIL FROM:<{envelope.reverse_path}>"
         if self._features.eight_bit and content.eight_bit:
             mail += " BODY=8BITMIME"
@@ -166,19 +167,9 @@ class Session(asyncio.Protocol):
         if data_early:
             commands.append((Phase.DATA, "DATA"))
         answers = await self._converse(commands)
-        refused = [answer for answer in answers if answer.reply.code not in _ACCEPTED[answer.phase]]
-        if not refused:
-            if data_early:
-                return None
-            answers = await self._converse([(Phase.DATA, "DATA")])
-            if answers[0].reply.code == 354:
-                return None
-            return [answers[0]] * len(recipients)
-        if data_early and answers[-1].reply.code == 354:
-            await self._decline_data(answers)
-        else:
-            await self._reset()
-        return _facts(answers, len(recipients))
+        if not data_early and all(answer.reply.code in _ACCEPTED[answer.phase] for answer in answers):
+            answers += await self._converse([(Phase.DATA, "DATA")])
+        return answers
 
     async def _converse(self, commands: list[tuple[Phase, str]]) -> list[Answer]:
         """Say the commands, in one flight if that is offered, and hear their answers.
@@ -223,25 +214,23 @@ class Session(asyncio.Protocol):
             raise TransactionFailed(Failure(phase, FailureKind.TIMEOUT, text)) from error
         return self._replies.popleft()
 
-    async def _decline_data(self, answers: list[Answer]) -> None:
-        """A 354 that will not be used. A lone dot is safe only when every recipient was refused (RFC 2920 §3.1)."""
-        if answers[0].reply.code != 250:
+    async def _leave(self, answers: list[Answer]) -> None:
+        """Leave no transaction behind; a session that cannot do that soon is given up, and hides no refusal (D2.7).
+
+        A 354 that will not be used is declined by a lone dot, which is safe only when every recipient was refused
+        (RFC 2920 §3.1).
+        """
+        declined = answers[-1].reply.code == 354
+        if declined and answers[0].reply.code != 250:
             self.abort()
             return
-        self._write(b".\r\n")
-        answer = await self._reply(Phase.DATA, self._timeouts.command)
-        if answer.positive:
-            self.abort()
-
-    async def _reset(self) -> None:
-        """Leave no transaction behind; a session that cannot do that is given up, and hides nothing (D2.7)."""
-        self._write(b"RSET\r\n")
+        self._write(b".\r\n" if declined else b"RSET\r\n")
         try:
-            reply = await self._reply(Phase.MAIL, self._timeouts.command)
+            reply = await self._reply(answers[-1].phase, min(LEAVE_SECONDS, self._timeouts.command))
         except TransactionFailed:
             self.abort()
             return
-        if reply.code != 250:
+        if reply.positive if declined else reply.code != 250:
             self.abort()
 
     async def _content(self, content: Content, progress: float) -> Fact:

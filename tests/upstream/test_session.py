@@ -12,6 +12,7 @@ from relay.core.login import Endpoint, Login, Target
 from relay.core.message import Content
 from relay.core.outcome import Ambiguous, Answer, Bounced, Deferred, Delivered, Failure, FailureKind, Phase, classify
 from relay.core.secret import Secret
+from relay.upstream import session as session_module
 from relay.upstream.session import Features, Session, SessionTimeouts
 
 LOGIN = Login(Target("localhost", (587,)), "SMTP_Injection", Secret("key"), "default")
@@ -135,6 +136,29 @@ async def test_a_refused_lone_recipient_and_354_end_with_a_lone_dot():
         assert isinstance(classify(facts[0]), Bounced)
         assert bytes(heard).endswith(b"DATA\r\n.\r\n")
         assert session.usable
+
+
+async def test_several_recipients_and_data_refused():
+    """The refusal is everybody's, and the transaction is reset: the next message must not be a nested one."""
+    async with session_with(OK + OK + OK, b"451 4.3.0 later\r\n", OK) as (session, heard):
+        facts = await run(session, TO)
+
+        assert [str(fact) for fact in facts] == ["451 4.3.0 later"] * 2
+        assert bytes(heard).endswith(b"DATA\r\nRSET\r\n")
+        assert session.usable
+
+
+@pytest.mark.parametrize("script", [OK + b"550 5.1.1 no\r\n503 5.5.1 no\r\n", OK + b"550 5.1.1 no\r\n" + GO])
+@pytest.mark.parametrize("end", [b"", None])
+async def test_a_transaction_that_cannot_be_left_hides_no_refusal(script, end, monkeypatch):
+    """RSET, or the lone dot, is not answered: the application still hears what SparkPost said about its message."""
+    monkeypatch.setattr(session_module, "LEAVE_SECONDS", 0.05)
+    async with session_with(script, end) as (session, _):
+        facts = await run(session, patience=0.02)
+
+        assert isinstance(facts[0], Answer)
+        assert facts[0].reply.code == 550
+        assert not session.usable
 
 
 async def test_a_354_after_a_refused_mail_ends_the_connection():
