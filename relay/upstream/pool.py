@@ -16,7 +16,7 @@ from relay.core.outcome import Failure, FailureKind, Outcome, Phase, classify
 from relay.upstream.dial import Slots, UpstreamFailure
 from relay.upstream.session import Session
 
-GRACE: Final = 0.2  # seconds
+GRACE: Final = 0.1  # seconds
 
 
 class Choice(Enum):
@@ -70,12 +70,12 @@ class Pool:
         """
         deadline = asyncio.get_running_loop().time() + patience
         try:
-            # A little longer than the dial has, so that it can say what it was waiting for.
-            async with asyncio.timeout_at(deadline + GRACE):
+            # Who opens a session has a little longer, so as to say what it was waiting for.
+            async with asyncio.timeout_at(deadline + 2 * GRACE):
                 return await self._acquire(login, deadline, fresh=fresh)
         except TimeoutError as error:
-            text = f"no session within {patience:g} s: the connections are busy, or SparkPost is slow to log in"
-            raise UpstreamFailure(Failure(Phase.AUTH, FailureKind.DEADLINE, text)) from error
+            text = f"all connections are busy, and none became free within {patience:.1f} s"
+            raise UpstreamFailure(Failure(Phase.CONNECT, FailureKind.DEADLINE, text)) from error
 
     async def _acquire(self, login: Login, deadline: float, *, fresh: bool) -> tuple[Session, bool]:
         waited = False
@@ -101,7 +101,12 @@ class Pool:
     async def _open(self, login: Login, deadline: float) -> Session:
         """A new session in a slot that is already taken for it."""
         try:
-            return await self._open_session(login, deadline, self)
+            async with asyncio.timeout_at(deadline + GRACE):  # the dial names its silent ports before that
+                return await self._open_session(login, deadline, self)
+        except TimeoutError as error:
+            self.give()
+            text = "connected, but SparkPost was too slow to log in for the application to wait"
+            raise UpstreamFailure(Failure(Phase.AUTH, FailureKind.DEADLINE, text)) from error
         except BaseException:
             self.give()
             raise

@@ -152,6 +152,7 @@ async def test_a_waiter_that_gives_up_leaves_no_trace(opener):
     session, _ = await pool.acquire(B, 1)
 
     assert late.value.fact.kind is FailureKind.DEADLINE
+    assert "all connections are busy" in str(late.value)
     assert session.login == B
     await pool.close()
 
@@ -166,6 +167,22 @@ async def test_a_failed_dial_frees_its_slot(opener):
     opener.failure = None
 
     assert (await pool.acquire(A, 1))[0].login == A
+    await pool.close()
+
+
+async def test_a_slow_login_is_called_that_and_frees_its_slot():
+    """Somebody who waited for SparkPost is not told that the connections were busy."""
+
+    async def never(login, deadline, slots):
+        await asyncio.get_running_loop().create_future()
+
+    pool = Pool(never, PoolLimits(1, 100, 50))
+    for _ in range(2):
+        with pytest.raises(UpstreamFailure) as slow:
+            await pool.acquire(A, 0.01)
+
+        assert (slow.value.fact.phase, slow.value.fact.kind) == (Phase.AUTH, FailureKind.DEADLINE)
+        assert "too slow to log in" in str(slow.value)
     await pool.close()
 
 
