@@ -196,7 +196,7 @@ def doctor(config: ConfigOption = None) -> None:
     """Try the whole way to SparkPost without sending mail, and say what is wrong and what would help.
 
     DNS, every port, every address family, banner, STARTTLS, certificate, AUTH for each credential, latency. A port
-    that stays silent is waited for as long as upstream.timeouts say, a minute by default.
+    that stays silent is waited for ten seconds, or less if upstream.timeouts say so.
     Exit 0 if mail would flow with every credential, 1 if not.
     """
     from relay.doctor import examine

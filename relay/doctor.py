@@ -19,6 +19,8 @@ from relay.policy.identity import Credentials
 from relay.upstream.dial import Candidate, UpstreamFailure, candidates
 from relay.upstream.smtp import Handshake
 
+PATIENCE: Final = 10.0  # seconds
+
 
 class Verdict(StrEnum):
     OK = "ok"
@@ -55,7 +57,7 @@ _REMEDIES: Final[Mapping[FailureKind, str]] = {
 
 async def examine(config: Config) -> int:
     """Print the findings; 0 if mail would flow with every credential, 1 if not."""
-    handshake = build_handshake(config)
+    handshake = build_handshake(_impatient(config))
     credentials = Credentials.from_config(config)
     logins = [credentials.login_for(Assignment("doctor", name, None)) for name in config.credentials]
     targets = dict.fromkeys([login.target for login in logins] or [Target(config.upstream.host, config.upstream.ports)])
@@ -70,6 +72,14 @@ async def examine(config: Config) -> int:
         )
     print("\nmail would flow" if healthy else "\nmail would not flow: see the faults above")
     return 0 if healthy else 1
+
+
+def _impatient(config: Config) -> Config:
+    """An operator is watching, and what takes longer than this is worth a finding: no phase may take more."""
+    limits = config.upstream.timeouts
+    capped = {name: min(getattr(limits, name), PATIENCE) for name in ("connect", "banner", "command")}
+    upstream = config.upstream.model_copy(update={"timeouts": limits.model_copy(update=capped)})
+    return config.model_copy(update={"upstream": upstream})
 
 
 async def _examine_target(handshake: Handshake, target: Target, logins: Sequence[Login]) -> AsyncIterator[Finding]:

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import argon2
 import pytest
 
+from relay import doctor
 from relay.sandbox import Port
 from tests.support.environment import clean
-from tests.support.running import KEY, port_of, relay_to, sandbox_with
+from tests.support.running import KEY, configuration, port_of, relay_to, sandbox_with
 
 
 async def run(*arguments: str, text: str = "", **environ: str) -> tuple[int, str, str]:
@@ -135,6 +136,16 @@ async def test_doctor_finds_what_is_wrong(tmp_path):
     assert "Send via SMTP" in out
     assert KEY not in out
     assert "wrong-key" not in out
+
+
+async def test_doctor_waits_for_no_port_longer_than_an_operator_would(tmp_path, monkeypatch, capsys):
+    """Whatever the time-outs of the relay itself: a silent port is reported soon."""
+    monkeypatch.setattr(doctor, "PATIENCE", 0.2)
+    async with sandbox_with(tmp_path, ports=[Port(mode="silent"), Port()]) as sandbox:
+        status = await asyncio.wait_for(doctor.examine(configuration(sandbox)), 10)
+
+    assert status == 0
+    assert "127.0.0.1: no greeting within 0.2 s" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
