@@ -32,7 +32,7 @@ from relay.upstream.channel import SmtpChannel
 from relay.upstream.dial import Dialler, Slots
 from relay.upstream.pool import Pool, PoolLimits
 from relay.upstream.session import Session, SessionTimeouts
-from relay.upstream.smtp import Handshake, HandshakeTimeouts, verifying_context
+from relay.upstream.smtp import Handshake, HandshakeTimeouts, Secured, verifying_context
 
 log = structlog.get_logger()
 
@@ -144,7 +144,12 @@ def build_pool(config: Config, metrics: Metrics) -> Pool:
     """The sessions with SparkPost, as `upstream` says."""
     upstream = config.upstream
     handshake = build_handshake(config)
-    dialler = Dialler(handshake.secure, fallback_after=upstream.fallback_after, on_fallback=metrics.port_fallbacks.inc)
+    dialler = Dialler(
+        handshake.secure,
+        fallback_after=upstream.fallback_after,
+        on_fallback=metrics.port_fallbacks.inc,
+        discard=Secured.quit,
+    )
 
     async def open_session(login: Login, deadline: float, slots: Slots) -> Session:
         return await handshake.log_in(await dialler.dial(login.target, deadline, slots), login)

@@ -4,8 +4,8 @@ The idea of RFC 8305 over ports and addresses: the preferred port first, its nex
 the next port beside it when it has been silent for `fallback_after`, and at once when all that is under way has failed.
 What "works" means is the caller's business: an attempt gets an address and either returns or raises UpstreamFailure.
 
-The port that worked is tried first next time. Names are looked up for each dial: SparkPost's load balancers come and
-go.
+The port that worked is tried first next time. Now and then a preferred one is probed again, beside the mail and never
+in its way. Names are looked up for each dial: SparkPost's load balancers come and go.
 """
 
 import asyncio
@@ -24,7 +24,8 @@ from relay.core.outcome import Answer, Fact, Failure, FailureKind, Phase
 log = structlog.get_logger()
 
 ADDRESS_DELAY: Final = 0.25  # seconds; RFC 8305 §5 recommends it
-MEMORY_SECONDS: Final = 300.0  # after which the preferred port is given another chance
+MEMORY_SECONDS: Final = 300.0  # after which a preferred port is probed again
+PROBE_SECONDS: Final = 10.0
 
 _SILENT: Final = Failure(Phase.BANNER, FailureKind.TIMEOUT, "silent")
 _LATE: Final = Failure(Phase.BANNER, FailureKind.DEADLINE, "silent, and the application waits no longer")
@@ -66,7 +67,7 @@ def not_now(fact: Fact) -> bool:
 class Dialler(Generic[T]):
     """Makes connections to targets; `attempt` gets a candidate and returns what the caller wants of it.
 
-    `on_fallback` is told once each time mail moves to another port of a target.
+    `on_fallback` is told once each time mail moves to another port of a target. `discard` gets what a probe found.
     """
 
     def __init__(
@@ -75,10 +76,13 @@ class Dialler(Generic[T]):
         *,
         fallback_after: float,
         on_fallback: Callable[[], None] = lambda: None,
+        discard: Callable[[T], Awaitable[None]] | None = None,
     ) -> None:
         self._attempt = attempt
         self._fallback_after = fallback_after
         self._on_fallback = on_fallback
+        self._discard = discard
+        self._probes: dict[Target, asyncio.Task[None]] = {}
         self._remembered: dict[Target, tuple[int, float]] = {}
         self._down: set[Target] = set()
 
@@ -87,7 +91,7 @@ class Dialler(Generic[T]):
 
         Raises UpstreamFailure with the causes of all that failed, and the names of those that had not answered by then.
         """
-        ports = self._ports(target)
+        ports = self._ports(target, slots)
         failures: list[tuple[Endpoint, Fact]] = []
         try:
             candidate, result = await self._race(target, ports, deadline, slots, failures)
@@ -99,25 +103,46 @@ class Dialler(Generic[T]):
         self._worked(target, candidate.endpoint.port, failures)
         return result
 
-    def _ports(self, target: Target) -> list[int]:
-        """The ports to try: the one that worked last, while that is remembered, then the others in their order."""
-        port, until = self._remembered.get(target, (target.ports[0], 0.0))
-        if asyncio.get_running_loop().time() > until:
-            return list(target.ports)
+    def _ports(self, target: Target, slots: Slots) -> list[int]:
+        """The ports to try: the one that worked last, then the others in their order."""
+        loop = asyncio.get_running_loop()
+        port, until = self._remembered.get(target, (target.ports[0], float("inf")))
+        if loop.time() > until and target not in self._probes and slots.take():
+            # What it finds is only a hint for later dials: it need not be waited for, not even at the end.
+            self._probes[target] = loop.create_task(self._probe(target, port, slots))
         return [port, *(other for other in target.ports if other != port)]
 
+    async def _probe(self, target: Target, fallback: int, slots: Slots) -> None:
+        """Is a port that is preferred to `fallback` usable again? The probe has a slot of its own."""
+        loop = asyncio.get_running_loop()
+        preferred = list(target.ports[: target.ports.index(fallback)])
+        try:
+            candidate, found = await self._race(target, preferred, loop.time() + PROBE_SECONDS, slots, [])
+            self._worked(target, candidate.endpoint.port, [])
+            if self._discard is not None:
+                await self._discard(found)
+        except UpstreamFailure:
+            self._remembered[target] = (fallback, loop.time() + MEMORY_SECONDS)
+        finally:
+            del self._probes[target]
+            slots.give()
+
     def _worked(self, target: Target, port: int, failures: list[tuple[Endpoint, Fact]]) -> None:
-        if target in self._down:
-            self._down.discard(target)
+        was_down = target in self._down
+        self._down.discard(target)
+        preferred = port == target.ports[0]
+        if was_down or (preferred and target in self._remembered):
             log.warning("upstream.up", host=target.host, port=port)
-        if port == target.ports[0]:
+        if preferred:
             self._remembered.pop(target, None)
             return
-        if target not in self._remembered:
+        remembered, _ = self._remembered.get(target, (None, 0.0))
+        if remembered is None:
             reason = str(_summary(failures)) if failures else "another port was asked first"
             log.warning("upstream.fallback", host=target.host, port=port, reason=reason)
             self._on_fallback()
-        self._remembered[target] = (port, asyncio.get_running_loop().time() + MEMORY_SECONDS)
+        if remembered != port:
+            self._remembered[target] = (port, asyncio.get_running_loop().time() + MEMORY_SECONDS)
 
     async def _race(
         self,

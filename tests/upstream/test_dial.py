@@ -8,6 +8,7 @@ import pytest
 from relay.core.login import Endpoint, Target
 from relay.core.outcome import Answer, Failure, FailureKind, Phase
 from relay.core.reply import Reply
+from relay.upstream import dial as dial_module
 from relay.upstream.dial import Candidate, Dialler, UpstreamFailure, candidates
 
 TARGET = Target("127.0.0.1", (587, 2525))
@@ -112,6 +113,53 @@ async def test_the_port_that_worked_is_remembered_once():
 
     assert script.dialled == [587, 2525, 2525, 2525]
     assert fallbacks == [1]
+
+
+async def test_the_preferred_port_is_probed_beside_the_mail(monkeypatch):
+    """When its time has come: mail goes on by the port that works; once the other works too, it is the first again."""
+    monkeypatch.setattr(dial_module, "MEMORY_SECONDS", -1.0)
+    script, slots, discarded = Script(p587=failing(), p2525="yes"), Plenty(), []
+
+    async def discard(found):
+        discarded.append(found)
+
+    async def probed():
+        while dialler._probes:
+            await asyncio.wait(list(dialler._probes.values()))
+
+    dialler = Dialler(script, fallback_after=100, discard=discard)
+    await dial(dialler, slots)
+    assert await dial(dialler, slots) == "yes"  # 587 is still blocked
+    await probed()
+    assert sorted(script.dialled[2:]) == [587, 2525]
+    script.ports[587] = "preferred"
+    assert await dial(dialler, slots) == "yes"
+    await probed()
+
+    assert discarded == ["preferred"]
+    assert await dial(dialler, slots) == "preferred"
+    assert (script.running, slots.taken) == (0, 0)
+
+
+async def test_steady_mail_does_not_put_the_probe_off(monkeypatch):
+    """However often the other port is used, the preferred one gets its chance."""
+    monkeypatch.setattr(dial_module, "MEMORY_SECONDS", 0.05)
+    script = Script(p587=failing(), p2525="yes")
+    dialler = Dialler(script, fallback_after=100)
+    async with asyncio.timeout(5):
+        while script.dialled.count(587) < 2:
+            await dial(dialler)
+
+
+async def test_without_a_slot_to_spare_nothing_is_probed(monkeypatch):
+    """Mail comes first."""
+    monkeypatch.setattr(dial_module, "MEMORY_SECONDS", -1.0)
+    script = Script(p587=failing(), p2525="yes")
+    dialler = Dialler(script, fallback_after=100)
+    for _ in range(3):
+        await dial(dialler, Plenty(limit=0))
+
+    assert script.dialled == [587, 2525, 2525, 2525]
 
 
 async def test_all_blocked_names_every_cause():
