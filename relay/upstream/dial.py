@@ -1,8 +1,9 @@
 """Finding a port that works: every address of every port, raced without haste.
 
-The idea of RFC 8305 over ports and addresses: the preferred port first, its next address a quarter of a second later,
-the next port beside it when it has been silent for `fallback_after`, and at once when all that is under way has failed.
-What "works" means is the caller's business: an attempt gets an address and either returns or raises UpstreamFailure.
+The idea of RFC 8305 over ports and addresses: the preferred port first, its next address a quarter of a second later
+while there is no connection, the next port beside it when it has not come to anything within `fallback_after`, and at
+once when all that is under way has failed. What "works" means is the caller's business: an attempt gets an address,
+says when it is connected, and either returns or raises UpstreamFailure.
 
 The port that worked is tried first next time. Now and then a preferred one is probed again, beside the mail and never
 in its way. Names are looked up for each dial: SparkPost's load balancers come and go.
@@ -11,9 +12,9 @@ in its way. Names are looked up for each dial: SparkPost's load balancers come a
 import asyncio
 import itertools
 import socket
-from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Generic, Protocol, TypeVar, cast
 
 import structlog
@@ -72,7 +73,7 @@ class Dialler(Generic[T]):
 
     def __init__(
         self,
-        attempt: Callable[[Candidate], Awaitable[T]],
+        attempt: Callable[[Candidate, Callable[[], None]], Awaitable[T]],
         *,
         fallback_after: float,
         on_fallback: Callable[[], None] = lambda: None,
@@ -155,38 +156,40 @@ class Dialler(Generic[T]):
         """Attempts beside each other where slots allow, in each other's place where not."""
         loop = asyncio.get_running_loop()
         spare = 0
-        try:
-            async with asyncio.timeout_at(deadline):
-                waiting = deque(await candidates(target.host, ports))
-        except TimeoutError as late:
-            text = f"{target.host} cannot be resolved: the name servers are silent"
-            raise UpstreamFailure(Failure(Phase.RESOLVE, FailureKind.UNRESOLVED, text)) from late
-        addresses = Counter(candidate.endpoint.port for candidate in waiting)
+        waiting = await _resolved(target.host, ports, deadline)
         running: dict[asyncio.Task[T], Candidate] = {}
+        connected: set[Candidate] = set()
         first_dial: dict[int, float] = {}
         next_dial = loop.time()
         try:
             while waiting or running:
-                if waiting and (not running or loop.time() >= next_dial):
+                now = loop.time()
+                if waiting and (not running or now >= next_dial):
+                    over = {port for port, started in first_dial.items() if now >= started + self._fallback_after}
+                    waiting.sort(key=lambda candidate: candidate.endpoint.port in over)
+                    port = waiting[0].endpoint.port
+                    if port in first_dial and port not in over and connected.intersection(running.values()):
+                        # Somebody there is talking, and far away: another address would not be faster.
+                        next_dial = first_dial[port] + self._fallback_after
+                        continue
                     if len(running) > spare and slots.take():
                         spare += 1
                     elif len(running) > spare:
                         oldest = next(iter(running))
                         failures.append((running.pop(oldest).endpoint, _SILENT))
                         await _cancel([oldest])
-                    candidate = waiting.popleft()
-                    running[loop.create_task(_run(self._attempt(candidate)))] = candidate
-                    now = loop.time()
-                    port = candidate.endpoint.port
-                    started = first_dial.setdefault(port, now)
-                    same = waiting and waiting[0].endpoint.port == port
-                    # However many addresses a port has, the next port's turn comes after `fallback_after`.
-                    pace = min(ADDRESS_DELAY, self._fallback_after / addresses[port])
-                    next_dial = now + pace if same else started + self._fallback_after
+                    candidate = waiting.pop(0)
+                    attempt = self._attempt(candidate, partial(connected.add, candidate))
+                    running[loop.create_task(_run(attempt))] = candidate
+                    next_dial = first_dial.setdefault(port, now) + self._fallback_after
+                    if port in over:
+                        next_dial = now + ADDRESS_DELAY
+                    elif waiting and waiting[0].endpoint.port == port:
+                        next_dial = min(next_dial, now + ADDRESS_DELAY)
                     continue
                 until = min(next_dial, deadline) if waiting else deadline
                 done, _ = await asyncio.wait(
-                    running, timeout=max(0.0, until - loop.time()), return_when=asyncio.FIRST_COMPLETED
+                    running, timeout=max(0.0, until - now), return_when=asyncio.FIRST_COMPLETED
                 )
                 if not done and loop.time() >= deadline:
                     failures += ((candidate.endpoint, _LATE) for candidate in running.values())
@@ -219,6 +222,15 @@ async def _cancel(tasks: Collection[asyncio.Task[T]]) -> None:
 
 async def _run(attempt: Awaitable[T]) -> T:
     return await attempt
+
+
+async def _resolved(host: str, ports: list[int], deadline: float) -> list[Candidate]:
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await candidates(host, ports)
+    except TimeoutError as error:
+        text = f"{host} cannot be resolved: the name servers are silent"
+        raise UpstreamFailure(Failure(Phase.RESOLVE, FailureKind.UNRESOLVED, text)) from error
 
 
 async def candidates(host: str, ports: list[int]) -> list[Candidate]:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -87,9 +88,10 @@ class Handshake:
         self._timeouts = timeouts
         self._session_timeouts = session_timeouts
 
-    async def secure(self, candidate: Candidate) -> Secured:
+    async def secure(self, candidate: Candidate, on_connected: Callable[[], None] = lambda: None) -> Secured:
         """Connect, wait for the greeting, begin TLS and verify it; raises UpstreamFailure, and leaves nothing open."""
         sock = await self._connect(candidate)
+        on_connected()
         client = SMTP(
             hostname=self._server_name or candidate.endpoint.host,
             sock=sock,

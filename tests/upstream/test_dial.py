@@ -46,7 +46,7 @@ class Script:
         self.running = 0
         self.most = 0
 
-    async def __call__(self, candidate: Candidate):
+    async def __call__(self, candidate: Candidate, connected):
         self.dialled.append(candidate.endpoint.port)
         self.running += 1
         self.most = max(self.most, self.running)
@@ -232,8 +232,8 @@ async def test_one_lookup_serves_every_port(monkeypatch):
     ]
 
 
-async def test_many_silent_addresses_do_not_delay_the_next_port(monkeypatch):
-    """Twenty addresses of a silent port share `fallback_after`; then it is the next port's turn."""
+async def test_many_dead_addresses_do_not_delay_the_next_port(monkeypatch):
+    """After `fallback_after` it is the next port's turn; what is left of the first comes last."""
     addresses = [(socket.AF_INET, None, 0, "", (f"192.0.2.{number}", 0)) for number in range(20)]
 
     async def many(host, port, **_):
@@ -243,9 +243,46 @@ async def test_many_silent_addresses_do_not_delay_the_next_port(monkeypatch):
     monkeypatch.setattr(loop, "getaddrinfo", many)
     script, started = Script(p587=None, p2525="yes"), loop.time()
 
-    assert await dial(Dialler(script, fallback_after=0.2)) == "yes"
-    assert script.dialled == [587] * 20 + [2525]
-    assert 0.2 <= loop.time() - started < 1
+    assert await dial(Dialler(script, fallback_after=0.3)) == "yes"
+    assert script.dialled == [587, 587, 2525]
+    assert 0.3 <= loop.time() - started < 1
+
+
+async def test_what_is_left_of_a_port_comes_in_its_own_time(monkeypatch):
+    """When every port has had its turn, the remaining addresses follow one by one, not in a crowd."""
+
+    async def six(host, port, **_):
+        return [(socket.AF_INET, None, 0, "", (f"192.0.2.{number}", 0)) for number in range(6)]
+
+    monkeypatch.setattr(dial_module, "ADDRESS_DELAY", 0.1)
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", six)
+    script = Script(p587=None, p2525=None)
+    with pytest.raises(UpstreamFailure):
+        await dial(Dialler(script, fallback_after=0.01), seconds=0.25)
+
+    assert script.dialled[:2] == [587, 2525]
+    assert 3 <= script.most <= 5
+
+
+async def test_an_address_that_answers_is_given_its_time(monkeypatch):
+    """SparkPost is up to 200 ms away, and the way to TLS is five times that: one connection, not one an address."""
+
+    async def three(host, port, **_):
+        return [(socket.AF_INET, None, 0, "", (f"192.0.2.{number}", 0)) for number in range(3)]
+
+    async def slow(candidate, connected):
+        dialled.append(candidate.endpoint.port)
+        connected()
+        if candidate.endpoint.port == 587:
+            await loop.create_future()
+        return "yes"
+
+    dialled: list[int] = []
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "getaddrinfo", three)
+
+    assert await dial(Dialler(slow, fallback_after=0.6)) == "yes"
+    assert dialled == [587, 2525]
 
 
 def test_a_candidate_is_shown_as_host_and_port():

@@ -46,6 +46,7 @@ class Peer:
         self._endless = endless
         self.written = 0
         self.heard = bytearray()
+        self.connections: list[int] = []
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -101,9 +102,11 @@ async def dialled(authority, step: str, octets: bytes, **options):
     port = server.sockets[0].getsockname()[1]
     candidate = Candidate(Endpoint("localhost", port, "127.0.0.1"), socket.AF_INET, ("127.0.0.1", port))
 
+    connections = peer.connections
+
     async def go():
         async with asyncio.timeout(10):
-            return await handshake.log_in(await handshake.secure(candidate), LOGIN)
+            return await handshake.log_in(await handshake.secure(candidate, lambda: connections.append(1)), LOGIN)
 
     try:
         yield peer, go
@@ -120,6 +123,7 @@ async def test_all_is_well(authority):
         session.abort()
 
     assert peer.heard.count(b"EHLO relay.test\r\n") == 2
+    assert len(peer.connections) == 1
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -170,11 +174,12 @@ async def test_an_address_family_that_the_host_has_not(monkeypatch, authority):
     def refuse(*arguments):
         raise OSError(97, "Address family not supported by protocol")
 
-    async with dialled(authority, "", b"") as (_, go):
+    async with dialled(authority, "", b"") as (peer, go):
         monkeypatch.setattr("relay.upstream.smtp.socket.socket", refuse)
         with pytest.raises(UpstreamFailure) as failure:
             await go()
         monkeypatch.undo()
 
     assert (failure.value.fact.phase, failure.value.fact.kind) == (Phase.CONNECT, FailureKind.REFUSED)
+    assert peer.connections == []
     assert "address family not supported" in str(failure.value)
