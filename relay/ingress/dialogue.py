@@ -175,6 +175,7 @@ class Dialogue:
         self.tls = True
         self.extended = False
         self.helo = ""
+        self.login = None
         self._transaction.reset()
 
     def end(self, answer: Reply) -> None:

@@ -277,6 +277,8 @@ class SmtpSession(SMTP):
             return
         self._reading_paused = False
         self._wire = secured
+        self._client = replace(self._client, login=None, proved=frozenset(), passthrough=False)
+        self._passthrough = None
         self._dialogue.upgraded()
 
     async def _log_in(self, user: str, password: Secret) -> None:

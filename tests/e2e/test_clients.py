@@ -1,15 +1,17 @@
 """Odd, broken and vanishing clients: none harms the relay, and none decides about mail already handed over."""
 
 import asyncio
+import smtplib
 import socket
 import ssl
+from pathlib import Path
 
 import pytest
 import trustme
 
 from relay.ingress import session as session_module
 from relay.ingress.reception import Reception
-from tests.support.client import send
+from tests.support.client import CONTENT, send
 from tests.support.running import port_of, relay_to, sandbox_with
 
 ENVELOPE = b"EHLO c\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"
@@ -27,6 +29,14 @@ async def talk(
     heard = await asyncio.wait_for(reader.read(), 20)
     writer.close()
     return heard
+
+
+def starttls(folder: Path) -> dict[str, str]:
+    """The tls section of a listener that offers STARTTLS, with a certificate nobody knows."""
+    issued = trustme.CA().issue_cert("localhost")
+    issued.private_key_pem.write_to_path(folder / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    return {"mode": "starttls", "certificate": str(folder / "cert.pem"), "key": str(folder / "key.pem")}
 
 
 async def test_a_half_close_after_the_final_dot_gets_its_answer(tmp_path):
@@ -72,6 +82,67 @@ async def test_a_client_that_vanishes_at_any_phase_leaves_nothing(tmp_path, octe
     assert len(sandbox.accepted) == 1
     assert not relay._connections.sessions
     assert not relay._connections.tasks
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"EHLO c\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<b@c.d>\r\n",
+        ENVELOPE + b"From: a@b.c\r\n\r\n" + b"x" * 76 * 10_000,
+        b"EHLO c\r\nAUTH LOGIN\r\nYXBw\r\n",
+        b"EHLO c\r\nAUTH PLAIN AGFwcAB3cm9uZw==\r\n",
+        b"EHLO c\r\nSTARTTLS\r\n",
+        b"EHLO c\r\nSTARTTLS\r\n\x16\x03\x01\x00\xc8",
+    ],
+    ids=["envelope", "data", "user name", "verification", "starttls", "handshake"],
+)
+async def test_a_reset_at_any_phase_leaves_nothing(tmp_path, octets):
+    """No goodbye, not even a FIN: no session, no task, no message is left of it."""
+    listeners = [{"address": "127.0.0.1:0", "tls": starttls(tmp_path)}]
+    async with sandbox_with(tmp_path / "ca") as sandbox, relay_to(sandbox, listeners=listeners) as relay:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(relay))
+        flight, command, rest = octets.partition(b"STARTTLS\r\n")
+        writer.write(flight + command)
+        await writer.drain()
+        if command:
+            await asyncio.wait_for(reader.readuntil(b"220 2.0.0 ready to start TLS\r\n"), 10)
+            writer.write(rest)
+        else:
+            await asyncio.wait_for(reader.readuntil(b"AUTH=PLAIN LOGIN\r\n"), 10)
+        writer.transport.abort()
+        async with asyncio.timeout(20):
+            while relay._connections.sessions or relay._connections.tasks:
+                relay._connections._changed.clear()
+                await relay._connections._changed.wait()
+        code, _ = await send(port_of(relay))
+
+    assert code == 250
+    assert len(sandbox.accepted) == 1
+
+
+async def test_a_login_from_before_tls_is_forgotten(tmp_path):
+    """RFC 3207, section 4.2: whoever goes on without logging in again is nobody, and may log in again."""
+    identities = [
+        {"name": "app", "match": {"login": "app"}, "password": "correct-horse", "subaccount": 5},
+        {"name": "default", "match": {}},
+    ]
+
+    def talk_twice(port: int) -> None:
+        with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
+            client.login("app", "correct-horse")
+            client.starttls(context=ssl._create_unverified_context())
+            client.sendmail("a@example.com", "b@example.net", CONTENT)
+            client.login("app", "correct-horse")
+            client.sendmail("a@example.com", "b@example.net", CONTENT)
+
+    listeners = [{"address": "127.0.0.1:0", "tls": starttls(tmp_path)}]
+    async with (
+        sandbox_with(tmp_path / "ca") as sandbox,
+        relay_to(sandbox, listeners=listeners, identities=identities) as relay,
+    ):
+        await asyncio.to_thread(talk_twice, port_of(relay))
+
+    assert [one.subaccount for one in sandbox.accepted] == [None, 5]
 
 
 async def test_a_bare_lf_client(tmp_path):
@@ -195,10 +266,7 @@ async def test_too_many_connections_from_one_client(tmp_path):
 
 async def test_pipelined_commands_after_starttls_end_the_session(tmp_path):
     """Commands sent in clear must not be read as if they had come under TLS."""
-    issued = trustme.CA().issue_cert("localhost")
-    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
-    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    tls = {"mode": "starttls", "certificate": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+    tls = starttls(tmp_path)
     async with (
         sandbox_with(tmp_path / "ca") as sandbox,
         relay_to(sandbox, listeners=[{"address": "127.0.0.1:0", "tls": tls}]) as relay,
@@ -238,10 +306,7 @@ async def test_a_client_that_never_reads_is_given_up(tmp_path):
 
 async def test_a_tls_handshake_that_fails_ends_the_session(tmp_path):
     """Garbage in place of a ClientHello: the connection closes, the relay serves on."""
-    issued = trustme.CA().issue_cert("localhost")
-    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
-    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    tls = {"mode": "starttls", "certificate": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+    tls = starttls(tmp_path)
     listeners = [{"address": "127.0.0.1:0", "tls": tls}]
     async with sandbox_with(tmp_path / "ca") as sandbox, relay_to(sandbox, listeners=listeners) as relay:
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(relay))
