@@ -118,8 +118,9 @@ class Dialler(Generic[T]):
         loop = asyncio.get_running_loop()
         preferred = list(target.ports[: target.ports.index(fallback)])
         try:
-            candidate, found = await self._race(target, preferred, loop.time() + PROBE_SECONDS, slots, [])
-            self._worked(target, candidate.endpoint.port, [])
+            failures: list[tuple[Endpoint, Fact]] = []
+            candidate, found = await self._race(target, preferred, loop.time() + PROBE_SECONDS, slots, failures)
+            self._worked(target, candidate.endpoint.port, failures)
             if self._discard is not None:
                 await self._discard(found)
         except UpstreamFailure:
@@ -138,12 +139,12 @@ class Dialler(Generic[T]):
             self._remembered.pop(target, None)
             return
         remembered, _ = self._remembered.get(target, (None, 0.0))
+        if remembered == port or not failures:  # no failure: a probe has found a better port meanwhile
+            return
         if remembered is None:
-            reason = str(_summary(failures)) if failures else "another port was asked first"
-            log.warning("upstream.fallback", host=target.host, port=port, reason=reason)
+            log.warning("upstream.fallback", host=target.host, port=port, reason=str(_summary(failures)))
             self._on_fallback()
-        if remembered != port:
-            self._remembered[target] = (port, asyncio.get_running_loop().time() + MEMORY_SECONDS)
+        self._remembered[target] = (port, asyncio.get_running_loop().time() + MEMORY_SECONDS)
 
     async def _race(
         self,
