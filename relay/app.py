@@ -78,9 +78,7 @@ class Relay:
 
     async def _open(self, section: ListenerConfig, reception: Reception) -> None:
         tls = tls_context(section.tls) if section.tls.mode != "none" else None
-        listener = Listener(
-            section.name, section.address.host, section.address.port, tls if section.tls.mode == "implicit" else None
-        )
+        listener = Listener(section.name, section.address.host, section.address.port)
         self.listeners.append(listener)
         limits = self._config.limits
         admission = Admission(section.networks, limits.connections, limits.connections_per_client)
@@ -94,6 +92,7 @@ class Relay:
                 data=DataLimits(limits.message_size, limits.line_length),
             ),
             tls=tls,
+            implicit_tls=section.tls.mode == "implicit",
             identities=self._identities,
             bearer=self._bearer,
             authenticator=self._authenticator(section.auth),

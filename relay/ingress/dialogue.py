@@ -60,7 +60,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BeginTls:
-    """The 220 to STARTTLS is in `out`; after it, TLS."""
+    """TLS comes after what is in `out`: the 220 to STARTTLS, or nothing where TLS comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +86,11 @@ Step = BeginTls | Authenticate | TakeMessage
 class Dialogue:
     """One session. `plain_auth` says whether AUTH may be used before TLS on this connection."""
 
-    def __init__(
-        self, settings: DialogueSettings, choose: Choose, observer: Observer, *, tls: bool, plain_auth: bool
-    ) -> None:
+    def __init__(self, settings: DialogueSettings, choose: Choose, observer: Observer, *, plain_auth: bool) -> None:
         self._settings = settings
         self._observer = observer
         self._plain_auth = plain_auth
-        self.tls = tls
+        self.tls = False
         self.extended = False
         self.helo = ""
         self.login: str | None = None
@@ -113,6 +111,10 @@ class Dialogue:
 
     def greet(self) -> None:
         self.out += reply.greeting(self._settings.hostname).wire()
+
+    def begin_with_tls(self) -> None:
+        """Implicit TLS: the handshake comes before the greeting."""
+        self._step = BeginTls()
 
     def receive(self, octets: bytes) -> None:
         """Octets from the client; they wait until `advance` comes to them."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 from relay.config import ListenerTls
 from relay.core import reply
 from relay.core.reply import Reply
-from relay.ingress.session import CLOSE_SECONDS, HANDSHAKE_SECONDS, Service, SmtpSession
+from relay.ingress.session import Service, SmtpSession
 
 _BACKLOG: Final = 512
 
@@ -98,11 +98,10 @@ class Connections:
 class Listener:
     """One configured listener: a name, its sockets, and the service its sessions share."""
 
-    def __init__(self, name: str, host: str, port: int, implicit_tls: ssl.SSLContext | None) -> None:
+    def __init__(self, name: str, host: str, port: int) -> None:
         self.name = name
         self._host = host
         self._port = port
-        self._implicit_tls = implicit_tls
         self._servers: list[asyncio.Server] = []
         self.addresses: list[tuple[str, int]] = []
 
@@ -110,14 +109,7 @@ class Listener:
         """Bind and begin to serve; raises BindError."""
         loop = asyncio.get_running_loop()
         for sock in self._bind():
-            server = await loop.create_server(
-                _factory(service, connections),
-                sock=sock,
-                backlog=_BACKLOG,
-                ssl=self._implicit_tls,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS if self._implicit_tls else None,
-                ssl_shutdown_timeout=CLOSE_SECONDS if self._implicit_tls else None,
-            )
+            server = await loop.create_server(_factory(service, connections), sock=sock, backlog=_BACKLOG)
             self._servers.append(server)
             self.addresses.append(sock.getsockname()[:2])
 

@@ -57,6 +57,7 @@ class Service:
     listener: str
     settings: DialogueSettings
     tls: ssl.SSLContext | None
+    implicit_tls: bool
     identities: Identities
     bearer: Callable[[Decision, Login | None], Bearer]
     authenticator: Authenticator | None
@@ -115,15 +116,18 @@ class SmtpSession(SMTP):
             self._service.settings,
             lambda reverse_path: self._service.identities.choose(self._client, reverse_path),
             self,
-            tls=transport.get_extra_info("sslcontext") is not None,
             plain_auth=on_host or self._service.plain_auth_off_host,
         )
         refusal = self._service.admit(self)
         log.info(events.LINK_OPEN, session=self.id, listener=self._service.listener, peer=str(self.peer))
-        if refusal is None:
-            self._dialogue.greet()
-        else:
+        if refusal is not None:
             self._end(refusal, "refused at connect")
+            if self._service.implicit_tls:
+                self._dialogue.out.clear()  # in clear, nobody would understand it
+        elif self._service.implicit_tls:
+            self._dialogue.begin_with_tls()
+        else:
+            self._dialogue.greet()
         self._work()
 
     def data_received(self, data: bytes) -> None:
@@ -280,6 +284,8 @@ class SmtpSession(SMTP):
         self._client = replace(self._client, login=None, proved=frozenset(), passthrough=False)
         self._passthrough = None
         self._dialogue.upgraded()
+        if self._service.implicit_tls:
+            self._dialogue.greet()
 
     async def _log_in(self, user: str, password: Secret) -> None:
         assert self._service.authenticator is not None

@@ -41,9 +41,7 @@ class Stage:
             envelope=EnvelopeLimits(int(options["message_size"]), int(options["recipients"])),
             data=DataLimits(int(options["message_size"]), 10_000),
         )
-        self.dialogue = Dialogue(
-            settings, lambda path: decision(), self, tls=False, plain_auth=options["plain_auth"] == "yes"
-        )
+        self.dialogue = Dialogue(settings, lambda path: decision(), self, plain_auth=options["plain_auth"] == "yes")
         self.tolerances: list[str] = []
         self.messages: list[bytes] = []
         self.tls_wanted = False

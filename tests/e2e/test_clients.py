@@ -252,6 +252,33 @@ async def test_a_stranger_is_hung_up_on(tmp_path):
     assert heard == b"554 5.7.1 127.0.0.9 is not in this listener's networks\r\n"
 
 
+async def test_implicit_tls_is_not_begun_with_a_stranger(tmp_path):
+    """Who may not connect is hung up on before the handshake, and hears nothing in clear."""
+    tls = starttls(tmp_path) | {"mode": "implicit"}
+    listeners = [{"address": "127.0.0.1:0", "tls": tls, "networks": ["127.0.0.1/32"]}]
+    async with sandbox_with(tmp_path / "ca") as sandbox, relay_to(sandbox, listeners=listeners) as relay:
+        heard = await talk(port_of(relay), b"", source="127.0.0.9")
+
+    assert heard == b""
+
+
+async def test_a_client_that_never_begins_its_handshake_is_counted(tmp_path):
+    """Silence on an implicit TLS port takes a connection like any other, so it cannot take them all."""
+    listeners = [
+        {"name": "smtps", "address": "127.0.0.1:0", "tls": starttls(tmp_path) | {"mode": "implicit"}},
+        {"name": "plain", "address": "127.0.0.1:0"},
+    ]
+    async with (
+        sandbox_with(tmp_path / "ca") as sandbox,
+        relay_to(sandbox, listeners=listeners, limits={"connections_per_client": 1}) as relay,
+    ):
+        _, silent = await asyncio.open_connection("127.0.0.1", port_of(relay, "smtps"))
+        refused = await talk(port_of(relay, "plain"), b"")
+        silent.transport.abort()
+
+    assert refused.startswith(b"421 4.7.0 more than 1 connections from 127.0.0.1")
+
+
 async def test_too_many_connections_from_one_client(tmp_path):
     """One more than allowed is told to come later; when one goes there is room again."""
     async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox, limits={"connections_per_client": 1}) as relay:
