@@ -59,6 +59,7 @@ class Connection(asyncio.Protocol):
         self._state = _State.READY
         self._transport: asyncio.Transport | None = None
         self._aborted = False
+        self.leaving = False  # the goodbye is said; what is left is TLS taking its leave
         self._last_word = self._loop.time()
         self._idle_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None  # of the answer in hand
@@ -139,6 +140,7 @@ class Connection(asyncio.Protocol):
                 self._handshake = self._loop.create_task(self._start_tls(transport))
             case Then.CLOSE:
                 self._state = _State.DEAF
+                self.leaving = True
                 transport.close()
             case Then.DROP:
                 transport.abort()

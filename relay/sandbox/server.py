@@ -171,7 +171,7 @@ class Sandbox(Rules):
         self.opened += 1
         session = Session(self.opened, transport.get_extra_info("sockname")[1])
         self._remember(self.sessions, session)
-        now_open = len(self._connections)
+        now_open = sum(not connection.leaving for connection in self._connections)
         self.max_open = max(self.max_open, now_open)
         dialogue = Dialogue(self, mode, session, f"{host}:{port}", self._new_token, self._deposit)
         return session, dialogue, dialogue.greet() if now_open <= self.max_connections else TOO_MANY_CONNECTIONS

@@ -77,6 +77,17 @@ async def test_connections(sandbox, connect):
     assert [session.port for session in box.sessions] == [box.addresses[n][1] for n in (0, 1, 0, 1)]
 
 
+async def test_who_has_been_told_goodbye_takes_no_room(sandbox, connect):
+    """A client that has heard 221 may connect again at once, whatever TLS still has to say on the old connection."""
+    async with sandbox(max_connections=1) as box, connect(box) as first:
+        await first.starttls()
+        assert (await first.say("QUIT")).startswith("221 ")
+        async with connect(box) as again:
+            assert (await again.reply()).startswith("220 ")
+
+    assert box.max_open == 1
+
+
 async def test_transcripts(sandbox, connect):
     """Every octet of both sides is kept, in the clear, with its time."""
     async with sandbox() as box, connect(box) as client:
