@@ -32,6 +32,7 @@ docs-check: .venv/ready
 
 bench: .venv/ready
 	$(RUN)/python -m benchmarks --quick
+	$(RUN)/python -m benchmarks.spool --quick
 
 coverage: .venv/ready
 	$(RUN)/coverage run -m pytest

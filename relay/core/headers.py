@@ -46,6 +46,11 @@ def count_received(header: bytes) -> int:
     return len(_RECEIVED.findall(header))
 
 
+def has_field(header: bytes, name: bytes) -> bool:
+    """Is there a field of this name, in any case?"""
+    return re.search(rb"^" + re.escape(name) + rb"[ \t]*:", header, _FLAGS) is not None
+
+
 def without_blind_copies(header: bytes) -> bytes:
     """The header section without its `Bcc` and `Resent-Bcc` fields; every other octet is as it was."""
     return _BLIND.sub(b"", header)

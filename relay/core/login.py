@@ -6,6 +6,7 @@ from typing import Final
 from relay.core.secret import Secret
 
 MAX_SUBACCOUNT: Final = 2**31 - 1
+SUFFIX: Final = ":X-MSYS-SUBACCOUNT="  # between a user name and its subaccount (fact sheet 1.1)
 PASSTHROUGH: Final = "passthrough"  # the label of a key that the application presents itself
 
 
@@ -16,6 +17,19 @@ class Assignment:
     identity: str
     credential: str
     subaccount: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an identity wants of its deliveries.
+
+    `queue`: the application is answered as soon as its message is stored. Otherwise it waits for SparkPost, for at most
+    `deadline` seconds. `max_age`: seconds after which a stored message is given up.
+    """
+
+    queue: bool
+    deadline: float
+    max_age: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +70,7 @@ class Login:
 
 def username_for(base: str, subaccount: int | None) -> str:
     """The AUTH user name that acts for a subaccount (fact sheet 1.1): `SMTP_Injection:X-MSYS-SUBACCOUNT=123`."""
-    return base if subaccount is None else f"{base}:X-MSYS-SUBACCOUNT={subaccount}"
+    return base if subaccount is None else f"{base}{SUFFIX}{subaccount}"
 
 
 def parse_subaccount(text: str) -> int | None:

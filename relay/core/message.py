@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from relay.core.envelope import Envelope
 
@@ -14,10 +14,30 @@ class Body(Protocol):
     def size(self) -> int: ...
 
     def chunks(self) -> Iterator[bytes]:
-        """The octets from the start, in pieces of a bounded size."""
+        """The octets from the start, in pieces of a bounded size; raises OSError where a file cannot be read.
+
+        Several may be under way at once, also in other threads.
+        """
         ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBody:
+    """A body that is all in memory."""
+
+    octets: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.octets)
+
+    def chunks(self) -> Iterator[bytes]:
+        yield self.octets
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +64,10 @@ class Content:
             yield self.header
         yield from self.body.chunks()
 
+    def close(self) -> None:
+        """Nobody needs it any more."""
+        self.body.close()
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -52,3 +76,15 @@ class Message:
     queue_id: str
     envelope: Envelope
     content: Content
+
+
+_BASE32: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def queue_id_of(epoch: float, noise: int) -> str:
+    """14 characters: milliseconds since the epoch and 25 bits of noise, so ids sort by time and hardly ever meet."""
+    return _base32(int(epoch * 1000), 9) + _base32(noise, 5)
+
+
+def _base32(number: int, digits: int) -> str:
+    return "".join(_BASE32[number >> 5 * place & 31] for place in range(digits - 1, -1, -1))

@@ -72,6 +72,7 @@ class FailureKind(StrEnum):
     UNRESOLVED = "unresolved"  # the name has no address
     WITHHELD = "withheld"  # not sent because another recipient of the message was refused
     DEADLINE = "deadline"  # the time the application will wait ran out
+    LEASE = "lease"  # the dot was not sent, because the claim on the message was running out
 
 
 class Cause(StrEnum):
@@ -119,6 +120,11 @@ class Outcome:
     fact: Fact
     scope: Scope
     cause: Cause | None = None
+
+    @property
+    def name(self) -> str:
+        """As logs and metrics say it: delivered, deferred, bounced or ambiguous."""
+        return type(self).__name__.lower()
 
 
 class Delivered(Outcome):

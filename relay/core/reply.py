@@ -223,6 +223,7 @@ LOOP: Final = _reply(554, "5.4.6", "too many Received lines: this looks like a m
 BARE_LF_STALL: Final = _reply(451, "4.5.2", "bare LF before the final dot: this session began with CRLF")
 
 
+SPOOL_UNAVAILABLE: Final = _reply(451, "4.3.0", "the relay's spool is unavailable, try again later")
 NO_ROOM: Final = _reply(452, "4.3.1", "the relay has no room for this message, try again later")
 
 
@@ -234,7 +235,20 @@ def message_too_large(limit: int) -> Reply:
     return _reply(552, "5.3.4", f"message over {limit} octets")
 
 
-# -- what an attempt came to, in our words where SparkPost's own do not fit -------------------------------------------
+# -- what became of a message, in our words where SparkPost's own do not fit ------------------------------------------
+
+
+def queued(queue_id: str) -> Reply:
+    return _reply(250, "2.0.0", f"queued as {queue_id}")
+
+
+def partly_refused(queue_id: str, refused: int, recipients: int) -> Reply:
+    """SparkPost has refused some recipients for good; the others are served or queued."""
+    return _reply(
+        250,
+        "2.0.0",
+        f"accepted as {queue_id}, but {refused} of {recipients} recipients were refused: see queue show {queue_id}",
+    )
 
 
 def sparkpost_unreachable(cause: str, queue_id: str) -> Reply:

@@ -7,6 +7,7 @@ from typing import Any
 
 from relay.app import Relay
 from relay.config import Config
+from relay.core.ports import Clock
 from relay.sandbox import Sandbox
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -24,6 +25,8 @@ def configuration(sandbox: Sandbox, **sections: Any) -> Config:
             "tls": {"ca_file": str(sandbox.ca_file)},
         },
         "credentials": {"default": {"api_key": KEY}},
+        "spool": {"url": "none"},
+        "admin": {"address": None},
     }
     for name, section in sections.items():
         merged = values.get(name)
@@ -32,9 +35,11 @@ def configuration(sandbox: Sandbox, **sections: Any) -> Config:
 
 
 @contextlib.asynccontextmanager
-async def relay_to(sandbox: Sandbox, **sections: Any) -> AsyncIterator[Relay]:
+async def relay_to(
+    sandbox: Sandbox, *, clock: Clock | None = None, references: Any = None, **sections: Any
+) -> AsyncIterator[Relay]:
     """A relay in front of the sandbox, stopped at the end."""
-    relay = Relay(configuration(sandbox, **sections))
+    relay = Relay(configuration(sandbox, **sections), references, clock)
     await relay.start()
     try:
         yield relay

@@ -1,0 +1,172 @@
+"""`python -m benchmarks.spool`: how fast the spool takes mail in, durably, and whether a long queue makes it slower.
+
+Two tables on standard output. The first sets messages per second beside what the disk itself gives in the same rounds:
+the bare price of a file a message (create, write, fsync, one after another), and what a spool of files would do with 16
+threads (create, write, fsync, rename, fsync of the directory). The second shows the price of claiming, of asking for
+numbers and of storing with ever more messages in the queue.
+
+Exit status: 0; 1 when claiming is not flat (over 1.5 times the price with the shortest queue).
+"""
+
+import argparse
+import asyncio
+import itertools
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from benchmarks import depth
+from relay.spool.sqlite import SqliteSpool
+
+SIZES = [2_000, 50_000, 1_000_000]
+PUTTERS = [1, 10, 50]
+THREADS = 16
+FLATNESS = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the command line asked for. A cell writes for `seconds`, but no more than `octets`."""
+
+    rounds: int
+    seconds: float
+    octets: int
+    depths: list[int]
+    directory: Path
+
+
+def main() -> int:
+    """Measures and prints."""
+    plan = read_plan(sys.argv[1:])
+    print(accept_table(plan), flush=True)
+    rows = asyncio.run(depth.measure(plan.directory, plan.depths))
+    print(f"\n{depth.table(rows)}")
+    return 1 if max(row.claim_ms for row in rows) > FLATNESS * rows[0].claim_ms else 0
+
+
+def read_plan(arguments: Sequence[str]) -> Plan:
+    """The command line as a plan."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.spool", description="Measure the spool.")
+    parser.add_argument("--quick", action="store_true", help="short rounds, and a queue of 100,000 at most")
+    parser.add_argument("--rounds", type=int, help="rounds over all cells of the first table (default 5; quick: 3)")
+    parser.add_argument("--directory", type=Path, help="a directory on the disk to be measured (default: here)")
+    options = parser.parse_args(arguments)
+    deepest = 5 if options.quick else 6
+    return Plan(
+        rounds=options.rounds or (3 if options.quick else 5),
+        seconds=0.3 if options.quick else 1.5,
+        octets=100_000_000 if options.quick else 500_000_000,
+        depths=[10**power for power in range(3, deepest + 1)],
+        directory=options.directory or Path.cwd(),
+    )
+
+
+def accept_table(plan: Plan) -> str:
+    """Messages per second, medians of the rounds; a ratio is formed within a round."""
+    lines = ["accepted durably, messages/s    bare fsync  16 threads       spool   to bare   to 16 threads"]
+    for size in SIZES:
+        for putters in PUTTERS:
+            rounds = [_round(plan, size, putters, number) for number in range(plan.rounds)]
+            bare, threads, spool = (median(rates[name] for rates in rounds) for name in ("bare", "threads", "spool"))
+            to_bare = median(rates["spool"] / rates["bare"] for rates in rounds)
+            to_threads = median(rates["spool"] / rates["threads"] for rates in rounds)
+            name = f"{size // 1000} kB, {putters} at a time"
+            lines.append(f"{name:<30}{bare:>12,.0f}{threads:>12,.0f}{spool:>12,.0f}{to_bare:>10.2f}{to_threads:>16.2f}")
+    return "\n".join(lines)
+
+
+def _round(plan: Plan, size: int, putters: int, number: int) -> dict[str, float]:
+    """Messages per second of the bare price, of 16 threads and of the spool: right after each other, each round
+    beginning with another, as the disk still tidies up after the one before."""
+    contenders: list[tuple[str, Callable[[Path], float]]] = [
+        ("bare", lambda place: _bare(place, size, plan)),
+        ("threads", lambda place: _threads(place, size, plan)),
+        ("spool", lambda place: asyncio.run(_spool(place, size, putters, plan))),
+    ]
+    first = number % len(contenders)
+    rates = {}
+    for name, run in contenders[first:] + contenders[:first]:
+        with tempfile.TemporaryDirectory(prefix="relay-spool-benchmark-", dir=plan.directory) as place:
+            rates[name] = run(Path(place))
+    return rates
+
+
+class _Limit:
+    """Numbers for messages, until the time or the room for them is over."""
+
+    def __init__(self, size: int, plan: Plan) -> None:
+        self._last = max(1, plan.octets // size)
+        self._end = time.perf_counter() + plan.seconds
+        self._began = time.perf_counter()
+        self._numbers = itertools.count(1)
+        self.count = 0
+
+    def __iter__(self) -> Iterator[int]:
+        for number in self._numbers:
+            if number > self._last or time.perf_counter() > self._end:
+                return
+            self.count = max(self.count, number)
+            yield number
+
+    @property
+    def rate(self) -> float:
+        """What was done by now, a second."""
+        return self.count / (time.perf_counter() - self._began)
+
+
+def _write(path: Path, octets: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    os.write(descriptor, octets)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def _bare(place: Path, size: int, plan: Plan) -> float:
+    octets = os.urandom(size)
+    limit = _Limit(size, plan)
+    for number in limit:
+        _write(place / str(number), octets)
+    return limit.rate
+
+
+def _threads(place: Path, size: int, plan: Plan) -> float:
+    octets = os.urandom(size)
+    limit = _Limit(size, plan)
+    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+
+    def work() -> None:
+        for number in limit:
+            _write(place / f"{number}.new", octets)
+            (place / f"{number}.new").rename(place / str(number))
+            os.fsync(directory)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for done in [pool.submit(work) for _ in range(THREADS)]:
+            done.result()
+    os.close(directory)
+    return limit.rate
+
+
+async def _spool(place: Path, size: int, putters: int, plan: Plan) -> float:
+    spool = await SqliteSpool.open(place / "spool.db", depth.BenchmarkClock(), reserve=0)
+    make = depth.deposits(size)
+    limit = _Limit(size, plan)
+
+    async def put() -> None:
+        for number in limit:
+            await spool.put(make(number))
+
+    await asyncio.gather(*(put() for _ in range(putters)))
+    rate = limit.rate
+    await spool.close()
+    return rate
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Opening the SQLite file: settings that keep promises, and a schema that is the sum of its migrations."""
+
+import contextlib
+import os
+import sqlite3
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+APPLICATION_ID: Final = 0x53505259  # "SPRY"; tells our files from other people's
+BUSY_SECONDS: Final = 2.0  # for a lock of somebody else's, such as a backup's
+LOG_LIMIT: Final = 64 * 1024 * 1024  # octets of the write-ahead log that are kept when it begins anew
+
+_MIGRATIONS: Final = sorted(
+    (int(entry.name.partition("-")[0]), entry.read_text())
+    for entry in (resources.files("relay.spool") / "schema").iterdir()
+    if entry.name.endswith(".sql")
+)
+SCHEMA_VERSION: Final = _MIGRATIONS[-1][0]
+
+
+class SpoolUnusable(Exception):
+    """The file cannot serve as a spool; the text names it and the remedy."""
+
+
+def prepare(path: Path) -> tuple[int, int]:
+    """Make the file if there is none and bring its schema up to date: the version it had and the one it has.
+
+    Raises SpoolUnusable for the file of another program, which is left as it is, or of a newer version; OSError and
+    sqlite3.Error for what fails.
+    """
+    # Made here and not by SQLite: mail is nobody else's business, whatever the umask.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    connection = _open(path, "rw")
+    try:
+        version = _version(connection, path)
+        _promise(connection)
+        if version < SCHEMA_VERSION:
+            _migrate(connection, version)
+        return version, SCHEMA_VERSION
+    finally:
+        connection.close()
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection in autocommit: transactions are begun and ended by who uses it.
+
+    Never makes a file: a spool that has been taken away is not replaced by an empty one. Raises sqlite3.Error.
+    """
+    connection = _open(path, "ro" if read_only else "rw")
+    try:
+        if not read_only:
+            _promise(connection)
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA cache_size = -4096")
+        connection.execute("PRAGMA temp_store = MEMORY")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """Move all of the log into the database, and sync it; raises sqlite3.Error."""
+    busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise sqlite3.OperationalError("the database is in use, and its log cannot be made safe")
+
+
+def _open(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        timeout=BUSY_SECONDS,
+        check_same_thread=False,
+        cached_statements=256,
+    )
+
+
+def _promise(connection: sqlite3.Connection) -> None:
+    """What makes a commit durable. FULL syncs the log at each; NORMAL would not, and a 250 would promise too much."""
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise sqlite3.OperationalError("its file system cannot keep a write-ahead log (shared memory is missing)")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
+    # Some builds overwrite with zeros what is deleted; for content that has left, that would be its size once more.
+    connection.execute("PRAGMA secure_delete = FAST")
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of its schema, 0 for a new file; raises SpoolUnusable where it is none of ours."""
+    try:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        empty = connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorname == "SQLITE_NOTADB":
+            raise SpoolUnusable(f"{path} is no database: give the spool a file of its own (spool.url)") from error
+        raise
+    new = (application, version) == (0, 0) and empty
+    if application != APPLICATION_ID and not new:
+        raise SpoolUnusable(f"{path} is a database of another program: give the spool a file of its own (spool.url)")
+    if version > SCHEMA_VERSION:
+        raise SpoolUnusable(
+            f"{path} was written by a newer version of sparkpost-relay (its schema is {version}, this program knows "
+            f"{SCHEMA_VERSION}): run that version"
+        )
+    return int(version)
+
+
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Run what is missing, in one transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for number, script in _MIGRATIONS:
+            if number > version:
+                for statement in _statements(script):
+                    connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # an error of the disk has rolled it back already
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _statements(script: str) -> list[str]:
+    """The statements of a script, one by one: `executescript` would commit what is under way."""
+    statements, pending = [], ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            statements.append(pending)
+            pending = ""
+    return statements

@@ -1,0 +1,419 @@
+"""The spool in SQLite: what `core.ports.Spool` promises, kept by one writer, one reader and files for large content.
+
+Nothing here blocks the loop: changes go to the writer's thread, readings to the reader's, large content to a few
+threads of their own. The file is locked for as long as the spool is open.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+import structlog
+
+from relay.core.lifecycle import ENDED, Event, State
+from relay.core.login import Assignment
+from relay.core.message import Content
+from relay.core.ports import Clock
+from relay.core.spooled import (
+    Claim,
+    Claimed,
+    Damaged,
+    Deposit,
+    Entry,
+    Lane,
+    Page,
+    Record,
+    SpoolUnavailable,
+    Stats,
+    Unreadable,
+)
+from relay.observe import log as events
+from relay.spool import claims, database, reading, rows
+from relay.spool.clock import SpoolClock
+from relay.spool.content import ContentStore
+from relay.spool.database import SpoolUnusable
+from relay.spool.health import Health
+from relay.spool.lock import SpoolLock
+from relay.spool.reader import Reader
+from relay.spool.room import Room
+from relay.spool.rows import Now, Stored
+from relay.spool.writer import Writer, is_of_kind, unavailable_by
+
+log = structlog.get_logger()
+
+SCHEME: Final = "sqlite:"
+SWEEP: Final = 500  # messages in one go of what is done now and then
+_WRITERS: Final = 16  # threads for large content: the disk syncs many files at the cost of a few
+
+T = TypeVar("T")
+
+
+def path_of(url: str) -> Path:
+    """The database file that a `spool.url` names: `sqlite:/absolute/path` or `sqlite:relative/path`."""
+    return Path(url.removeprefix(SCHEME))
+
+
+class SqliteSpool:
+    """One open spool. Made by `open`."""
+
+    def __init__(self, path: Path, lock: SpoolLock, store: ContentStore, clock: Clock, reserve: int) -> None:
+        self.path = path
+        self._lock = lock
+        self._store = store
+        self._wall = clock.now
+        self._room = Room(path.parent, reserve)
+        self._health = Health(path, self._probe)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._unused: set[str] = set()  # claims of ours that nobody has heard of
+        self._doomed: set[str] = set()  # files whose rows could not be committed
+        self._clock = _prepare(path, clock)
+        self._writer = Writer(path, self._database_heard)
+        self._files = ThreadPoolExecutor(_WRITERS, "spool-content")
+        # Two readers: no search of a person makes the mail wait.
+        self._reader = Reader(path, "spool-reader")
+        self._archive = Reader(path, "spool-archive")
+
+    @classmethod
+    async def open(cls, path: Path, clock: Clock, *, reserve: int, socket: str | None = None) -> Self:
+        """Open or make the spool at `path`; `reserve` octets of the disk stay free, `socket` is noted in the lock.
+
+        Raises SpoolInUse, or SpoolUnusable with the cause and the remedy. Claims that a dead process held are due.
+        """
+        path = _real(path)
+        try:
+            lock = SpoolLock.take(path, socket=socket)
+        except OSError as error:
+            raise _unusable(path, error) from error
+        try:
+            store = ContentStore(path)
+            store.prepare()
+            spool = cls(path, lock, store, clock, reserve)
+        except (OSError, sqlite3.Error) as error:
+            lock.close()
+            raise _unusable(path, error) from error
+        except BaseException:
+            lock.close()
+            raise
+        try:
+            await spool._recover()
+        except (OSError, SpoolUnavailable) as error:
+            await spool.close()
+            raise _unusable(path, error) from error
+        except BaseException:
+            await spool.close()
+            raise
+        return spool
+
+    async def _recover(self) -> None:
+        """What the process before this one has left behind."""
+        now = self._now()
+
+        def take_over(connection: sqlite3.Connection) -> claims.Lost:
+            claims.renew(connection, (), now)
+            return claims.reclaim(connection, (), now, leases=False)
+
+        lost = await self._writer.run(take_over, then=self._discard_lost)
+        for queue_id in lost.queued:
+            log.warning(events.QUEUE_RECLAIMED, queue_id=queue_id)
+        names = await asyncio.to_thread(self._store.names)
+        states = await self._reader.run(lambda connection: rows.known(connection, names))
+        self._discard([name for name in names if states.get(name) in ENDED])
+        for name in names:
+            if name not in states:
+                target = self._store.quarantine(name)
+                log.warning(events.SPOOL_QUARANTINED, queue_id=name, reason=_ORPHAN, path=str(target))
+
+    # -- its state ----------------------------------------------------------------------------------------------------
+
+    @property
+    def problem(self) -> str | None:
+        """Why no mail can be taken into the spool now; None when it can."""
+        return self._health.problem or self._room.lack
+
+    def _database_heard(self, problem: str | None) -> None:
+        """The writer's health has changed."""
+        self._health.report("database", problem)
+        if problem is None and self._doomed:
+            _ = self._keep(self._settle_doomed())
+
+    async def _settle_doomed(self) -> None:
+        """Whatever the log still held is in the database now: files that have no row will never have one."""
+        doomed, self._doomed = self._doomed, set()
+        with contextlib.suppress(SpoolUnavailable):  # they are orphans then, to be found at the next start
+            self._discard(doomed - (await self._reader.run(lambda connection: rows.known(connection, doomed))).keys())
+
+    async def _probe(self) -> None:
+        """Write something small to the database and to the disk."""
+        now = self._now()
+        probes = (
+            self._in_thread(self._store.probe),
+            self._writer.run(lambda connection: claims.renew(connection, (), now)),
+        )
+        file, _ = await asyncio.gather(*probes, return_exceptions=True)
+        self._health.report("content", str(unavailable_by(file)) if isinstance(file, OSError) else None)
+
+    def _now(self) -> Now:
+        return Now(self._clock.now(), self._wall())
+
+    async def close(self) -> None:
+        """Finish what has been begun, write down the time, and let go of the file."""
+        await self._health.close()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        now, unused = self._now(), tuple(self._unused)
+
+        def leave(connection: sqlite3.Connection) -> None:
+            claims.give_back(connection, unused, now)
+            claims.renew(connection, (), now)
+
+        leaving = asyncio.ensure_future(self._writer.run(leave))
+        await asyncio.wait([leaving])
+        if isinstance(error := leaving.exception(), SpoolUnavailable):
+            log.warning(events.SPOOL_DOWN, path=str(self.path), reason=str(error))
+        # The writer is the last to go: a reader cannot move the log into the database.
+        await self._reader.close()
+        await self._archive.close()
+        await self._writer.close()
+        await asyncio.to_thread(self._files.shutdown)
+        self._lock.close()
+
+    # -- deliveries ---------------------------------------------------------------------------------------------------
+
+    async def put(self, deposit: Deposit) -> None:
+        """Store a message; it is safe when this returns. Raises SpoolUnavailable, and then nothing is stored.
+
+        One that is cancelled has stored all of the message or nothing.
+        """
+        self._room.ask()
+        self._writer.ask()
+        now = self._now()
+        if not rows.in_a_file(deposit):
+            await self._writer.run(partial(rows.insert, deposit=deposit, stored=rows.inline(deposit), now=now))
+            return
+        crc = await self._put_file(deposit)
+        # With the file whole, the rest needs nothing of the depositor's any more.
+        storing = self._keep(self._put_row(deposit, Stored(None, crc), now))
+        await asyncio.wait([storing])
+        storing.result()
+
+    async def _put_file(self, deposit: Deposit) -> int:
+        """Write the body of a message to its file; the checksum."""
+        message = deposit.message
+        job = self._files.submit(self._store.write, message.queue_id, message.content.header, message.content.body)
+        try:
+            return await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            job.add_done_callback(lambda _: self._store.remove(message.queue_id))
+            raise
+        except OSError as error:
+            unavailable = unavailable_by(error)
+            self._health.report("content", str(unavailable))
+            raise unavailable from error
+
+    async def _put_row(self, deposit: Deposit, stored: Stored, now: Now) -> None:
+        """Commit what belongs to a file."""
+        queue_id = deposit.message.queue_id
+        try:
+            await self._writer.run(partial(rows.insert, deposit=deposit, stored=stored, now=now), sync=self._store.sync)
+        except SpoolUnavailable as error:
+            if error.full or self._health.problem is None:
+                self._discard([queue_id])
+            else:
+                # A commit that could not be synced may stand in the log all the same, and a crash would bring it back.
+                self._doomed.add(queue_id)
+            raise
+
+    async def claim(self, limit: int, *, skip: Collection[Lane] = ()) -> Claimed:
+        claiming = self._keep(self._claim(limit, skip))
+        try:
+            await asyncio.wait([claiming])
+        except asyncio.CancelledError:
+            claiming.add_done_callback(self._unclaim)
+            raise
+        return claiming.result()
+
+    async def _claim(self, limit: int, skip: Collection[Lane]) -> Claimed:
+        now = self._now()
+        try:
+            taken = await self._writer.run(lambda connection: claims.claim(connection, limit, skip, now))
+        except SpoolUnavailable as error:
+            if is_of_kind(error, "SQLITE_CORRUPT"):
+                self._health.report("claims", f"{self.path} is damaged, and no mail can be claimed: {error}. {_MEND}")
+            raise
+        self._health.report("claims", None)
+        able: list[Claim] = []
+        damaged: list[Damaged] = []
+        try:
+            for row, queue_id in taken.messages:
+                try:
+                    able.append(await self._load(row, now))
+                except Unreadable as error:
+                    damaged.append(await self._quarantine(queue_id, str(error)))
+        except SpoolUnavailable:
+            await self._put_back({queue_id for _, queue_id in taken.messages})
+            raise
+        return Claimed(tuple(able), tuple(damaged), taken.lanes, taken.next_due)
+
+    async def _load(self, row: int, now: Now) -> Claim:
+        """Raises Unreadable, or SpoolUnavailable where it may be readable later."""
+        try:
+            return await self._reader.run(partial(reading.load, row=row, store=self._store, now=now.spool))
+        except SpoolUnavailable as error:
+            # A connection made anew could not read it either. If not even that can be written down, it is not the row.
+            if is_of_kind(error, "SQLITE_IOERR"):
+                raise Unreadable(f"its row cannot be read: {error}") from error
+            raise
+
+    async def _quarantine(self, queue_id: str, reason: str) -> Damaged:
+        """Put aside what is left of a message that cannot be read, and hold it."""
+        with contextlib.suppress(OSError):  # there is no file, or it cannot be moved: then it stays where it is
+            reason += f"; what is left of it: {await self._in_thread(partial(self._store.quarantine, queue_id))}"
+        await self.hold(queue_id, reason)
+        return Damaged(queue_id, reason)
+
+    def _unclaim(self, claiming: "asyncio.Future[Claimed]") -> None:
+        """Nobody has heard of these claims."""
+        if not claiming.cancelled() and claiming.exception() is None:
+            _ = self._keep(self._put_back({claim.message.queue_id for claim in claiming.result().claims}))
+
+    async def _put_back(self, queue_ids: set[str]) -> None:
+        """Give claims back now, or, where that is impossible, as soon as it is possible."""
+        self._unused |= queue_ids
+        unused = tuple(self._unused)
+        try:
+            await self.give_back(unused)
+        except SpoolUnavailable:
+            return
+        self._unused.difference_update(unused)
+
+    async def record(self, queue_id: str, record: Record) -> None:
+        now = self._now()
+        await self._writer.run(
+            lambda connection: rows.record(connection, queue_id, record, now),
+            then=lambda gone: self._discard([queue_id] if gone else ()),
+        )
+
+    async def hold(self, queue_id: str, reason: str) -> None:
+        now = self._now()
+        await self._writer.run(
+            lambda connection: claims.hold(connection, queue_id, reason, now),
+            then=lambda gone: self._discard([queue_id] if gone else ()),
+        )
+
+    async def give_back(self, queue_ids: Collection[str]) -> None:
+        now = self._now()
+        await self._writer.run(lambda connection: claims.give_back(connection, queue_ids, now), then=self._discard_lost)
+
+    async def renew(self, queue_ids: Collection[str]) -> None:
+        now, queue_ids = self._now(), tuple(queue_ids)
+        await self._writer.run(lambda connection: claims.renew(connection, queue_ids, now))
+
+    async def reclaim(self, alive: Collection[str]) -> Sequence[str]:
+        now = self._now()
+        lost = await self._writer.run(
+            lambda connection: claims.reclaim(connection, alive, now, leases=True), then=self._discard_lost
+        )
+        return lost.queued
+
+    async def hold_over_age(self, blocked: Collection[Lane]) -> Sequence[str]:
+        now = self._now()
+        return await self._writer.run(lambda connection: claims.hold_over_age(connection, blocked, SWEEP, now))
+
+    async def purge(self, *, failed_for: float, ended_for: float) -> int:
+        now = self._clock.now()
+        gone = await self._writer.run(
+            lambda connection: rows.purge(connection, now - failed_for, now - ended_for, SWEEP), then=self._discard
+        )
+        return len(gone)
+
+    # -- the operator -------------------------------------------------------------------------------------------------
+
+    async def stats(self) -> Stats:
+        return await self._reader.run(lambda connection: reading.stats(connection, self._wall()))
+
+    async def page(
+        self, *, state: State | None = None, search: str | None = None, cursor: str | None = None, limit: int = 100
+    ) -> Page:
+        return await self._archive.run(
+            lambda connection: reading.page(
+                connection, self._clock, state=state, search=search, cursor=cursor, limit=limit
+            )
+        )
+
+    async def entry(self, queue_id: str) -> Entry:
+        return await self._archive.run(lambda connection: reading.entry(connection, queue_id, self._clock))
+
+    async def content(self, queue_id: str) -> Content:
+        return await self._archive.run(lambda connection: reading.content(connection, queue_id, self._store))
+
+    async def header(self, queue_id: str) -> bytes | None:
+        return await self._archive.run(lambda connection: reading.header(connection, queue_id))
+
+    async def act(self, queue_id: str, event: Event, assignment: Assignment | None = None) -> State:
+        now = self._now()
+        state, _ = await self._writer.run(
+            lambda connection: rows.act(connection, queue_id, event, assignment, now),
+            then=lambda outcome: self._discard([queue_id] if outcome[1] else ()),
+        )
+        return state
+
+    # -- the threads --------------------------------------------------------------------------------------------------
+
+    def _discard(self, queue_ids: Collection[str]) -> None:
+        """Remove files in the background, if there are any; one that stays is found at the next start."""
+        for queue_id in queue_ids:
+            with contextlib.suppress(RuntimeError):  # the threads have gone already
+                self._files.submit(self._store.remove, queue_id)
+
+    def _discard_lost(self, lost: claims.Lost) -> None:
+        self._discard(lost.deleted)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._files, work)
+
+    def _keep(self, work: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
+        """Begin something that goes on when whoever asked for it is stopped."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._kept)
+        return task
+
+    def _kept(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever still waits for it hears of it
+
+
+_MEND: Final = "Stop the relay and mend the file with sqlite3's .recover"
+_ORPHAN: Final = "no message of the spool has this content: it was being received when the relay was stopped"
+
+
+def _prepare(path: Path, clock: Clock) -> SpoolClock:
+    """Bring the file up to date; the clock goes on from where it was."""
+    before, version = database.prepare(path)
+    if before != version:
+        log.info(events.SPOOL_MIGRATED, path=str(path), schema_before=before, schema=version)
+    connection = database.connect(path)
+    try:
+        time, wall = rows.read_time(connection) or (0.0, clock.now())
+    finally:
+        connection.close()
+    return SpoolClock(clock, time=time, wall=wall)
+
+
+def _real(path: Path) -> Path:
+    """Where it is, whatever links lead there: what belongs to a database lies beside it."""
+    return path.resolve()
+
+
+def _unusable(path: Path, error: Exception) -> SpoolUnusable:
+    cause = (isinstance(error, OSError) and error.strerror) or str(error)
+    return SpoolUnusable(
+        f"the spool {path} cannot be opened: {cause}. Its directory must be there and writable for the relay's"
+        " user; spool.url: none runs without a spool"
+    )

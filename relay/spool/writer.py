@@ -1,0 +1,285 @@
+"""The one that writes: a thread with the only connection that changes the spool.
+
+Whatever has come together while the last commit was on its way to the disk goes into the next one: no timer, one sync
+for all that wait. A caller goes on only when its change is on the disk.
+
+An operation is a function of the connection. It may be run twice: when one of a group fails, the group is rolled back
+and done again with a savepoint before each, so that nobody suffers for a neighbour. After an error of the disk the
+database is closed and opened again, and the log is moved into the database, before anything else is promised: pages
+that a failed sync has left behind in memory look as if they were safe, and are not.
+"""
+
+import asyncio
+import contextlib
+import errno
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from relay.core.spooled import SpoolUnavailable
+from relay.spool.database import LOG_LIMIT, checkpoint, connect
+
+GROUP: Final = 256  # operations in one commit at most
+BACKLOG: Final = 8192  # operations that may wait for the disk while more mail is taken in
+CLOSED: Final = "the spool is closed"
+
+T = TypeVar("T")
+Operation = Callable[[sqlite3.Connection], T]
+Sync = Callable[[], None]
+Health = Callable[[str | None], None]
+
+# By the beginning of SQLite's names for errors.
+_REOPEN: Final = (
+    *("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CANTOPEN", "SQLITE_PROTOCOL"),
+    "SQLITE_READONLY",  # a connection that was opened on a read-only disk stays so
+)
+_ONE_FAULT: Final = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "SQLITE_CORRUPT")
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One operation that waits; `then` hears its result in the thread, once it is on the disk."""
+
+    operation: Operation[Any]
+    sync: Sync | None
+    then: Callable[[Any], None] | None
+    future: "asyncio.Future[Any]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of an operation."""
+
+    result: Any = None
+    error: Exception | None = None
+
+
+class Writer:
+    """Commits operations in the order they come. `on_health` hears, in the loop, what is wrong with it, or None."""
+
+    def __init__(self, path: Path, on_health: Health) -> None:
+        """Raises sqlite3.Error or OSError where the database cannot be opened."""
+        self._path = path
+        self._log = path.with_name(path.name + "-wal")
+        self._on_health = on_health
+        self._loop = asyncio.get_running_loop()
+        self._connection: sqlite3.Connection | None = connect(path)
+        self._file = _identity(path)
+        self._problem: str | None = None
+        self._closed = False
+        self._waiting: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
+        self._thread.start()
+
+    def ask(self) -> None:
+        """Raises SpoolUnavailable if no more mail should be taken in just now."""
+        if self._closed:
+            raise SpoolUnavailable(CLOSED)
+        if self._waiting.qsize() >= BACKLOG:
+            raise SpoolUnavailable("the disk is slower than the mail that comes in")
+
+    async def run(
+        self, operation: Operation[T], *, sync: Sync | None = None, then: Callable[[T], None] | None = None
+    ) -> T:
+        """The operation's result, once it is on the disk; `sync` is called before the commit, once for all that ask.
+
+        Raises SpoolUnavailable, and then nothing was done, or what the operation raises. Whoever is cancelled meanwhile
+        does not stop it: it is done, `then` included, or not, as a whole.
+        """
+        if self._closed:
+            raise SpoolUnavailable(CLOSED)
+        work = _Work(operation, sync, then, self._loop.create_future())
+        self._waiting.put(work)
+        # To cancel a future is nothing to the thread.
+        result: T = await work.future
+        return result
+
+    async def close(self) -> None:
+        """Finish what waits, then close the database."""
+        if not self._closed:
+            self._closed = True
+            self._waiting.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    # -- the thread ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        last = False
+        while not last:
+            group, last = self._gather()
+            if group:
+                outcomes = self._serve(group)
+                self._loop.call_soon_threadsafe(_resolve, [work.future for work in group], outcomes)
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+
+    def _gather(self) -> tuple[list[_Work], bool]:
+        """All that waits, up to a group, and whether it is the last."""
+        group: list[_Work] = []
+        work = self._waiting.get()
+        while work is not None:
+            group.append(work)
+            if len(group) == GROUP:
+                return group, False
+            try:
+                work = self._waiting.get_nowait()
+            except queue.Empty:
+                return group, False
+        return group, True
+
+    def _serve(self, group: Sequence[_Work]) -> list[_Outcome]:
+        """Do what a group asks for, and commit it."""
+        try:
+            try:
+                outcomes = self._transact(group, self._all)
+            except _Unfit:
+                outcomes = self._transact(group, self._each)
+        except (sqlite3.Error, OSError) as error:
+            unavailable = self._failed(error)
+            return [_Outcome(error=unavailable) for _ in group]
+        self._report(None)
+        for work, outcome in zip(group, outcomes, strict=True):
+            if work.then is not None and outcome.error is None:
+                work.then(outcome.result)
+        self._keep_log_short()
+        return outcomes
+
+    def _keep_log_short(self) -> None:
+        """SQLite moves the log into the database by itself, but tells nobody when that fails."""
+        try:
+            if self._connection is not None and self._log.stat().st_size > 2 * LOG_LIMIT:
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except (sqlite3.Error, OSError) as error:
+            self._failed(error)
+
+    def _transact(
+        self, group: Sequence[_Work], run: Callable[[sqlite3.Connection, Sequence[_Work]], list[_Outcome]]
+    ) -> list[_Outcome]:
+        connection = self._ready()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            outcomes = run(connection, group)
+            for sync in {work.sync for work in group if work.sync is not None}:
+                sync()
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # an error of the disk has rolled it back already
+                connection.execute("ROLLBACK")
+            raise
+        return outcomes
+
+    def _all(self, connection: sqlite3.Connection, group: Sequence[_Work]) -> list[_Outcome]:
+        """What nearly always goes well; raises _Unfit where an operation fails that others must not suffer for."""
+        try:
+            return [_Outcome(work.operation(connection)) for work in group]
+        except Exception as error:
+            if _is_the_spools(error):
+                raise
+            raise _Unfit from error
+
+    def _each(self, connection: sqlite3.Connection, group: Sequence[_Work]) -> list[_Outcome]:
+        """Each for itself: what fails leaves nothing behind."""
+        outcomes = []
+        for work in group:
+            connection.execute("SAVEPOINT operation")
+            try:
+                outcomes.append(_Outcome(work.operation(connection)))
+            except Exception as error:
+                if _is_the_spools(error):
+                    raise
+                connection.execute("ROLLBACK TO operation")
+                outcomes.append(_Outcome(error=_told(error)))
+            connection.execute("RELEASE operation")
+        return outcomes
+
+    def _ready(self) -> sqlite3.Connection:
+        """The connection; opened anew, and its log moved into the database, if it was lost."""
+        if _identity(self._path) != self._file:
+            raise FileNotFoundError(
+                errno.ENOENT, f"{self._path} was taken away or replaced: put it back, or restart the relay"
+            )
+        if self._connection is None:
+            connection = connect(self._path)
+            try:
+                checkpoint(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _failed(self, error: sqlite3.Error | OSError) -> SpoolUnavailable:
+        """What an error means for everybody; after one of the disk the connection is given up."""
+        unavailable = unavailable_by(error)
+        if isinstance(error, OSError) or _name(error).startswith(_REOPEN):
+            self._give_up()
+        self._report(str(unavailable))
+        return unavailable
+
+    def _give_up(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+        self._connection = None
+
+    def _report(self, problem: str | None) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            self._loop.call_soon_threadsafe(self._on_health, problem)
+
+
+class _Unfit(Exception):
+    """An operation of a group cannot be done; the others can."""
+
+
+def unavailable_by(error: sqlite3.Error | OSError) -> SpoolUnavailable:
+    """An error of the database or of a file, as callers hear it."""
+    name = _name(error)
+    full = name == "SQLITE_FULL" or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
+    cause = f"{error} ({name})" if name else (getattr(error, "strerror", None) or str(error))
+    unavailable = SpoolUnavailable(cause, full=full)
+    unavailable.__cause__ = error
+    return unavailable
+
+
+def is_of_kind(error: SpoolUnavailable, kind: str) -> bool:
+    """Was it SQLite's error of this name, or of one that begins so?"""
+    return _name(error.__cause__).startswith(kind)
+
+
+def _is_the_spools(error: Exception) -> bool:
+    """Is an operation's error one of the disk or the database, and not of the operation or the rows it touches?"""
+    return isinstance(error, OSError) or (isinstance(error, sqlite3.Error) and not _name(error).startswith(_ONE_FAULT))
+
+
+def _told(error: Exception) -> Exception:
+    return unavailable_by(error) if isinstance(error, sqlite3.Error) else error
+
+
+def _name(error: BaseException | None) -> str:
+    return getattr(error, "sqlite_errorname", None) or ""
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is that bears this name now."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _resolve(futures: Sequence["asyncio.Future[Any]"], outcomes: Sequence[_Outcome]) -> None:
+    """In the loop: tell everybody what became of their operation."""
+    for future, outcome in zip(futures, outcomes, strict=True):
+        if future.done():
+            continue
+        if outcome.error is None:
+            future.set_result(outcome.result)
+        else:
+            future.set_exception(outcome.error)
