@@ -1,25 +1,45 @@
-"""The composition root: the one place that knows every class, builds them from the configuration, starts and stops all.
+"""The composition root: the one place that knows every class, builds all from the configuration, starts and stops it.
 
-Start: upstream, then listeners. Stop is the reverse: no new mail, messages in hand are answered within `drain_timeout`,
-then the upstream sessions say QUIT.
+Start: spool, upstream, queue, admin, then listeners. Stop is the reverse: no new mail, messages in hand are answered
+and attempts come to their end within `drain_timeout`, then the upstream sessions say QUIT and the spool is closed.
 """
 
 import asyncio
+import os
 import signal
-import time
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final
 
 import structlog
 
 from relay import __version__
-from relay.config import Config
+from relay.admin.desk import Desk
+from relay.admin.http import AdminServer
+from relay.admin.messages import Messages
+from relay.admin.overview import Listening, Overview, Phase, PortsInUse
+from relay.admin.pages import Pages
+from relay.admin.sockets import socket_path
+from relay.clock import SystemClock
+from relay.config import Config, Loaded
 from relay.config import Listener as ListenerConfig
-from relay.core.login import Login
-from relay.core.ports import Bearer
+from relay.config.problems import Path
+from relay.config.rotation import KeyFiles
+from relay.core.lifecycle import RetryPolicy
+from relay.core.login import Login, Target
+from relay.core.outcome import Fact
+from relay.core.ports import Bearer, Clock, Intake
+from relay.core.secret import Secret
+from relay.delivery.bookkeeping import Bookkeeper
+from relay.delivery.circuits import Circuits
+from relay.delivery.dsn import Notices
+from relay.delivery.prober import Prober
+from relay.delivery.queue import DeliveryQueue
 from relay.delivery.route import Route
+from relay.delivery.upkeep import Upkeep
 from relay.ingress.auth import PassthroughAuthenticator, PasswordAuthenticator
 from relay.ingress.data import DataLimits
 from relay.ingress.dialogue import DialogueSettings
-from relay.ingress.intake import CutThrough
+from relay.ingress.intake import CutThrough, SpooledIntake
 from relay.ingress.listener import Admission, Connections, Listener, tls_context
 from relay.ingress.reception import Reception
 from relay.ingress.session import Authenticator, Service
@@ -27,54 +47,133 @@ from relay.ingress.transaction import EnvelopeLimits
 from relay.observe import log as events
 from relay.observe.metrics import Metrics
 from relay.observe.notify import Notifier
-from relay.policy.identity import Credentials, Decision, Identities
+from relay.policy.credentials import Credentials
+from relay.policy.identity import Decision, Identities
+from relay.policy.resolver import PolicyResolver
+from relay.spool.sqlite import SqliteSpool, path_of
 from relay.upstream.channel import SmtpChannel
 from relay.upstream.dial import Dialler, Slots
 from relay.upstream.pool import Pool, PoolLimits
+from relay.upstream.reach import DialReach
 from relay.upstream.session import Session, SessionTimeouts
 from relay.upstream.smtp import Handshake, HandshakeTimeouts, Secured, verifying_context
 
 log = structlog.get_logger()
 
+KEY_FILES_INTERVAL: Final = 1.0  # seconds between looks at the files that hold API keys
 
-class SystemClock:
-    """The Clock of a real relay."""
 
-    def now(self) -> float:
-        return time.time()
+class UpstreamWatch:
+    """Passes on what dials tell: circuits open and close, fallbacks are counted, the port in use is noted."""
 
-    def monotonic(self) -> float:
-        return time.monotonic()
+    def __init__(self, circuits: Circuits, metrics: Metrics, ports: PortsInUse) -> None:
+        self._circuits = circuits
+        self._metrics = metrics
+        self._ports = ports
 
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    def target_down(self, target: Target, fact: Fact) -> None:
+        self._circuits.target_down(target, fact)
+
+    def target_up(self, target: Target, port: int) -> None:
+        self._circuits.target_up(target, port)
+        self._ports.reached(target, port)
+
+    def fell_back(self, target: Target, port: int) -> None:
+        self._metrics.port_fallbacks.inc()
 
 
 class Relay:
     """One relay: everything it consists of, and its life from `start` to `stop`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self,
+        config: Config,
+        references: Mapping[Path, Mapping[str, str]] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """`references`: how the secrets of the configuration were given; those in files are watched."""
         self._config = config
-        self._clock = SystemClock()
+        self._clock = clock or SystemClock()
         self._credentials = Credentials.from_config(config)
         self._identities = Identities.from_config(config)
+        self._resolver = PolicyResolver.from_config(config, self._identities, self._credentials)
+        self._key_files = KeyFiles(references or {}, os.environ, self._key_changed, self._key_unreadable)
         self._connections = Connections()
         self._passwords = PasswordAuthenticator(self._identities)
+        self._background: set[asyncio.Task[None]] = set()
         self.metrics = Metrics()
         self.listeners: list[Listener] = []
+        self.spool: SqliteSpool | None = None
+        self.queue: DeliveryQueue | None = None
+        self.admin: AdminServer | None = None
+        self._phase = Phase.STARTING
+        self._ports_in_use = PortsInUse()
+        self.failed = asyncio.Event()
 
     async def start(self) -> None:
-        """Open every listener; raises BindError, and then nothing stays open."""
-        self._pool = build_pool(self._config, self.metrics)
-        route = Route(SmtpChannel(self._pool), self._clock, self.metrics)
-        intake = CutThrough(route, self._config.delivery.cut_through_deadline)
-        reception = Reception(self._config.hostname, intake, self._clock, self.metrics)
+        """Open spool, admin server and listeners.
+
+        Raises SpoolUnusable, SpoolInUse, AdminUnavailable or BindError, and then nothing stays open.
+        """
         try:
-            for section in self._config.listeners:
-                await self._open(section, reception)
+            await self._start()
         except BaseException:
             await self.stop()
             raise
+
+    async def _start(self) -> None:
+        config = self._config
+        if config.spool.url != "none":
+            path = socket_path(config, os.environ)
+            self.spool = await SqliteSpool.open(
+                path_of(config.spool.url),
+                self._clock,
+                reserve=config.spool.reserve,
+                socket=None if path is None else str(path),
+            )
+        self.circuits = Circuits(self._clock.monotonic, self._circuits_changed)
+        dialler, self._pool = build_upstream(
+            config, UpstreamWatch(self.circuits, self.metrics, self._ports_in_use), self._credentials
+        )
+        self._prober = Prober(self.circuits, DialReach(dialler, self._pool), self._pool, self._clock)
+        channel = SmtpChannel(self._pool, config.upstream.recipients_per_transaction)
+        route = Route(channel, self.circuits, self._clock, self.metrics)
+        intake: Intake = CutThrough(route)
+        if self.spool is not None:
+            self.queue = self._build_queue(self.spool, route)
+            intake = SpooledIntake(route, self.queue)
+        self._run(self._prober.run())
+        self._run(self._watch_key_files())
+        reception = Reception(config.hostname, intake, self._clock, self.metrics)
+        await self._start_admin()
+        for section in config.listeners:
+            await self._open(section, reception)
+        self._phase = Phase.RUNNING
+
+    def _build_queue(self, spool: SqliteSpool, route: Route) -> DeliveryQueue:
+        delivery = self._config.delivery
+        retry = delivery.retry
+        notices = Notices(
+            hostname=self._config.hostname,
+            sender=delivery.bounces.from_,
+            to=delivery.bounces.to,
+            terms=self._resolver.terms_of,
+            clock=self._clock,
+        )
+        bookkeeper = Bookkeeper(
+            RetryPolicy(retry.first, retry.factor, retry.max, retry.jitter), notices.about, self.metrics
+        )
+        queue = DeliveryQueue(spool, route, self._resolver, bookkeeper, self._clock, self._config.upstream.connections)
+        upkeep = Upkeep(
+            spool,
+            queue,
+            self._clock,
+            keep_failed=delivery.keep_failed,
+            keep_delivered=delivery.keep_delivered,
+        )
+        self._run(queue.run())
+        self._run(upkeep.run())
+        return queue
 
     async def _open(self, section: ListenerConfig, reception: Reception) -> None:
         tls = tls_context(section.tls) if section.tls.mode != "none" else None
@@ -114,15 +213,101 @@ class Relay:
 
     def _bearer(self, decision: Decision, passthrough: Login | None) -> Bearer:
         """The login is looked up at each message, so that what changes behind a name takes effect at once."""
-        return Bearer(decision.assignment, passthrough or self._credentials.login_for(decision.assignment))
+        assignment = decision.assignment
+        login = passthrough or self._credentials.login_for(assignment)
+        return Bearer(assignment, login, self._resolver.terms_of(assignment.identity))
+
+    # -- the admin server ---------------------------------------------------------------------------------------------
+
+    async def _start_admin(self) -> None:
+        spool, hostname = self.spool, self._config.hostname
+        desk = None
+        if spool is not None and self.queue is not None:
+            desk = Desk(spool, self._resolver, self.queue.wake)
+        logins = self._credentials.bare_logins
+        upstream = self._config.upstream
+        targets = dict.fromkeys(login.target for login in logins.values())
+        if not logins or any(listener.auth == "passthrough" for listener in self._config.listeners):
+            targets[Target(upstream.host, upstream.ports)] = None
+        overview = Overview(
+            phase=lambda: self._phase,
+            listeners=self._listening,
+            spool_problem=None if spool is None else lambda: spool.problem,
+            ways=self.circuits,
+            targets=tuple(targets),
+            logins=lambda: self._credentials.bare_logins,
+            sessions=lambda: self._pool.sessions,
+            port_in_use=self._ports_in_use,
+        )
+        pages = Pages(overview, self.metrics, desk, hostname, self._clock)
+        self.admin = AdminServer(self._config, os.environ, pages, Messages(desk))
+        await self.admin.start()
+
+    def _listening(self) -> list[Listening]:
+        return [
+            Listening(one.name, [f"{host}:{port}" for host, port in one.addresses], one.listening)
+            for one in self.listeners
+        ]
+
+    # -- what changes while it runs -----------------------------------------------------------------------------------
+
+    def _circuits_changed(self) -> None:
+        self._prober.wake()
+        if self.queue is not None:
+            self.queue.wake()
+
+    async def _watch_key_files(self) -> None:
+        while True:
+            await self._clock.sleep(KEY_FILES_INTERVAL)
+            self._key_files.look()
+
+    def _key_changed(self, credential: str, key: Secret) -> None:
+        if self._credentials.change_key(credential, key):
+            log.warning(events.CREDENTIAL_ROTATED, credential=credential)
+            self.circuits.forget(self._credentials.current)
+            self._pool.retire()
+            self._circuits_changed()
+
+    def _key_unreadable(self, credential: str, problem: str) -> None:
+        log.error(events.CREDENTIAL_ROTATED, credential=credential, problem=f"the key stays as it was: {problem}")
+
+    # -- its end ------------------------------------------------------------------------------------------------------
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Something that runs for as long as the relay does. If it breaks, the relay must not go on without it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error(events.INTERNAL_ERROR, exc_info=error)
+            self.failed.set()
 
     async def stop(self) -> None:
-        """No new mail; what is in hand is answered, or given up when the time to drain is over."""
+        """No new mail; what is in hand is answered or put back, within `drain_timeout`."""
+        self._phase = Phase.DRAINING
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._config.drain_timeout
         for listener in self.listeners:
             listener.close()
+        if self.queue is not None:
+            self.queue.stop_claiming()
         await self._connections.drain(self._config.drain_timeout)
+        if self.queue is not None:
+            await self.queue.drain(max(0.0, deadline - loop.time()))
+        for task in list(self._background):
+            task.cancel()
+        if self._background:
+            await asyncio.wait(self._background)
         self._passwords.close()
-        await self._pool.close()
+        if hasattr(self, "_pool"):
+            await self._pool.close()
+        if self.admin is not None:
+            await self.admin.stop()
+        if self.spool is not None:
+            await self.spool.close()
 
 
 def build_handshake(config: Config) -> Handshake:
@@ -139,38 +324,51 @@ def build_handshake(config: Config) -> Handshake:
     )
 
 
-def build_pool(config: Config, metrics: Metrics) -> Pool:
-    """The sessions with SparkPost, as `upstream` says."""
+def build_upstream(config: Config, watch: UpstreamWatch, credentials: Credentials) -> tuple[Dialler[Secured], Pool]:
+    """The dialler and the sessions with SparkPost, as `upstream` says."""
     upstream = config.upstream
     handshake = build_handshake(config)
-    dialler = Dialler(
-        handshake.secure,
-        fallback_after=upstream.fallback_after,
-        on_fallback=metrics.port_fallbacks.inc,
-        discard=Secured.quit,
-    )
+    dialler = Dialler(handshake.secure, fallback_after=upstream.fallback_after, watcher=watch, discard=Secured.quit)
 
     async def open_session(login: Login, deadline: float, slots: Slots) -> Session:
         return await handshake.log_in(await dialler.dial(login.target, deadline, slots), login)
 
     limits = PoolLimits(upstream.connections, upstream.messages_per_connection, upstream.idle_timeout)
-    return Pool(open_session, limits)
+    return dialler, Pool(open_session, limits, credentials.current)
 
 
-async def run(config: Config) -> None:
-    """Run a relay until SIGTERM or SIGINT; raises BindError if a listener cannot be opened."""
+async def run(loaded: Loaded) -> int:
+    """Run a relay until SIGTERM or SIGINT; the exit status.
+
+    Raises SpoolUnusable, SpoolInUse, BindError if a listener cannot be opened, AdminUnavailable for the admin server.
+    """
+    config = loaded.config
     events.configure(form=config.log.format, level=config.log.level, addresses=config.log.addresses)
     notifier = Notifier()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    relay = Relay(config)
+    relay = Relay(config, loaded.references)
     await relay.start()
     listening = {one.name: [f"{host}:{port}" for host, port in one.addresses] for one in relay.listeners}
-    log.info(events.RELAY_STARTED, version=__version__, listeners=listening, upstream=config.upstream.host)
+    log.info(
+        events.RELAY_STARTED,
+        version=__version__,
+        listeners=listening,
+        admin=relay.admin.addresses if relay.admin is not None else [],
+        upstream=config.upstream.host,
+        spool=config.spool.url,
+    )
     notifier.ready(f"listening on {', '.join(address for some in listening.values() for address in some)}")
-    await stop.wait()
+    waits = [asyncio.ensure_future(event.wait()) for event in (stop, relay.failed)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
     log.info(events.RELAY_STOPPING, drain_timeout=config.drain_timeout)
     notifier.stopping()
     await relay.stop()
     log.info(events.RELAY_STOPPED)
+    return EX_SOFTWARE if relay.failed.is_set() else 0
+
+
+EX_SOFTWARE: Final = 70  # sysexits(3): a defect of the relay itself has ended it

@@ -61,6 +61,8 @@ def _config(ca_file: Path, ports: list[int]) -> Config:
                 "tls": {"ca_file": str(ca_file)},
             },
             "credentials": {"default": {"api_key": _KEY}},
+            "spool": {"url": "none"},
+            "admin": {"address": None},
             "identities": [{"name": "tenants", "match": {"login": "tenant-{subaccount}"}, "password": _PASSWORD}],
         }
     )

@@ -15,7 +15,7 @@ from relay.app import build_handshake
 from relay.config import Config
 from relay.core.login import Assignment, Login, Target
 from relay.core.outcome import Answer, Cause, Fact, Failure, FailureKind, Phase, classify
-from relay.policy.identity import Credentials
+from relay.policy.credentials import Credentials
 from relay.upstream.dial import Candidate, UpstreamFailure, candidates
 from relay.upstream.smtp import Handshake
 

@@ -12,7 +12,8 @@ from relay.core.login import PASSTHROUGH
 from relay.core.reply import Reply
 from relay.core.secret import Secret
 from relay.policy import admission
-from relay.policy.identity import Client, Credentials, Decision, Identities, sender_allowed
+from relay.policy.credentials import Credentials
+from relay.policy.identity import Client, Decision, Identities, sender_allowed
 
 
 def explain(

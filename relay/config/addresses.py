@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from relay.core.envelope import Address, PathError
+
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -142,6 +144,14 @@ def parse_mail_pattern(value: object) -> str:
     if not domain or ("@" in local and not quoted) or re.search(r"[\s<>]", value) or not value.isascii():
         raise ValueError(f'{value!r} is not an address pattern: one @, no spaces or brackets: "*@example.com"')
     return value
+
+
+def parse_mail_address(value: object) -> str:
+    """One mail address without a display name; raises ValueError."""
+    try:
+        return str(Address.parse(value if isinstance(value, str) else ""))
+    except PathError as error:
+        raise ValueError(f"{value!r} is not a mail address, such as relay@example.com: {error}") from None
 
 
 def parse_login_pattern(value: object) -> str:

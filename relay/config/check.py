@@ -232,6 +232,27 @@ def reachable_rules(config: Config) -> Iterator[Finding]:
             catch_all = identity
 
 
+def queue_needs(config: Config) -> Iterator[Finding]:
+    """What is answered before it is delivered must be stored, and a key that applications present is stored nowhere."""
+    for index, identity in enumerate(config.identities):
+        here = ("identities", index, "delivery")
+        if identity.delivery != "queue":
+            continue
+        if config.spool.url == "none":
+            yield Finding(here, "queue needs a spool, and spool.url is none: set spool.url, or write cut-through")
+        if _passthrough_only(config, identity):
+            text = "not possible where applications present API keys, as these are never stored: write cut-through"
+            yield Finding(here, text)
+
+
+def bounces(config: Config) -> Iterator[Finding]:
+    """Who is to be told of failures is told only if there is an address to tell it from."""
+    settings = config.delivery.bounces
+    if settings.from_ is None and "to" in settings.model_fields_set:
+        text = "nobody is told, as delivery.bounces.from is not set: give it an address on a verified sending domain"
+        yield warning(("delivery", "bounces", "to"), text)
+
+
 # --- credentials and upstream
 
 
@@ -284,6 +305,17 @@ def limits(config: Config) -> Iterator[Finding]:
         yield warning(("limits", "message_size"), "SparkPost takes 20MB at most; what is larger will be refused there")
 
 
+# --- admin
+
+
+def admin_token(config: Config) -> Iterator[Finding]:
+    """The admin server speaks no TLS."""
+    admin = config.admin
+    if admin.token is not None and admin.address is not None and not admin.address.loopback:
+        text = f"it crosses the network in clear, as other hosts can reach {admin.address}: only where that is trusted"
+        yield warning(("admin", "token"), text)
+
+
 RULES: Final[tuple[tuple[Rule, frozenset[str]], ...]] = (
     (listener_names, frozenset()),
     (listener_addresses, frozenset({"listeners", "admin"})),
@@ -298,9 +330,12 @@ RULES: Final[tuple[tuple[Rule, frozenset[str]], ...]] = (
     (shared_logins, frozenset({"identities"})),
     (identity_listener, frozenset({"listeners"})),
     (reachable_rules, frozenset({"identities"})),
+    (bounces, frozenset({"delivery"})),
+    (queue_needs, frozenset({"listeners", "spool"})),
     (credentials, frozenset({"credentials", "listeners", "identities"})),
     (upstream, frozenset({"upstream"})),
     (limits, frozenset({"limits"})),
+    (admin_token, frozenset({"admin"})),
 )
 
 

@@ -8,8 +8,10 @@ from typing import Final
 
 from relay.config import check, environment, secrets, validation
 from relay.config.document import Document, parse
+from relay.config.keys import is_secret
 from relay.config.model import Config
 from relay.config.problems import ConfigError, Origin, Path, Problem
+from relay.core.secret import Secret
 
 CONFIG_VARIABLE: Final = "RELAY_CONFIG"
 USUAL_PLACE: Final = "/etc/sparkpost-relay/relay.yaml"
@@ -31,8 +33,12 @@ class Loaded:
     references: Mapping[Path, Mapping[str, str]]
 
 
-def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Loaded:
-    """The configuration from defaults, a file and the environment; raises ConfigError with every problem there is."""
+def load(path: str | None = None, environ: Mapping[str, str] = os.environ, *, secrets_needed: bool = True) -> Loaded:
+    """The configuration from defaults, a file and the environment; raises ConfigError with every problem there is.
+
+    Without `secrets_needed`, a secret that cannot be had here is empty, and no problem: an operator's command wants to
+    know where the spool is, and systemd shows the secrets to the service alone.
+    """
     source = path or environ.get(CONFIG_VARIABLE) or (USUAL_PLACE if FilePath(USUAL_PLACE).exists() else None)
     document = _read(source) if source else Document({}, {(): Origin(ENVIRONMENT)})
     problems = list(document.problems)
@@ -43,8 +49,13 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Lo
     problems += validation.refuse_not_yet(document)
     resolved = secrets.resolve(document, environ)
     for problem in resolved.problems:
-        document.prune(problem.path)
+        if secrets_needed:
+            document.prune(problem.path)
+        else:
+            document.replace(problem.path, Secret(""))
     problems += resolved.problems
+    if not secrets_needed:
+        _default_key(document)
     config, invalid = validation.validate(document)
     known = {problem.path for problem in problems}
     problems += (problem for problem in invalid if problem.path not in known)  # an unreadable secret is missing as well
@@ -52,6 +63,8 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Lo
     for finding in check.check(config, [problem.path for problem in problems]):
         problem = Problem(document.origin(finding.path), finding.path, finding.text)
         (problems if finding.fatal else warnings).append(problem)
+    if not secrets_needed:
+        problems = [problem for problem in problems if not is_secret(problem.path)]
     if problems:
         raise ConfigError(problems)
     return Loaded(
@@ -76,6 +89,15 @@ def _read(source: str) -> Document:
         text = "this is not a configuration: `key: value` lines are expected, such as `hostname: relay.example.com`"
         raise ConfigError([*document.problems, Problem(document.origin(()), (), text)])
     return document
+
+
+def _default_key(document: Document) -> None:
+    """The key that the service may have from its environment stands there, if only as an empty one."""
+    credentials = document.values.setdefault("credentials", {}) if isinstance(document.values, dict) else None
+    if isinstance(credentials, dict):
+        credential = credentials.setdefault("default", {})
+        if isinstance(credential, dict):
+            credential.setdefault("api_key", Secret(""))
 
 
 def _clear_secrets(document: Document, literals: list[Path], source: str | None) -> list[Problem]:

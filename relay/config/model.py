@@ -66,6 +66,21 @@ def _listen_address(value: object) -> TcpAddress:
     return value if isinstance(value, TcpAddress) else TcpAddress.parse(value)
 
 
+def _bounce_address(value: object) -> str:
+    if value == "sender":
+        return "sender"
+    try:
+        return addresses.parse_mail_address(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; or write sender, for the reverse-path") from None
+
+
+def _spool_url(value: object) -> str:
+    if isinstance(value, str) and (value == "none" or re.fullmatch(r"sqlite:(?!//|:).*[^/]", value)):
+        return value
+    raise ValueError(f"{value!r} is not a spool: write sqlite:/var/lib/sparkpost-relay/spool.db, or none")
+
+
 def default_hostname() -> str:
     """This host's name if it is a full one, else a name that is at least valid in EHLO."""
     name = socket.gethostname()
@@ -91,7 +106,10 @@ Network = Annotated[IPNetwork, PlainValidator(addresses.parse_network), PlainSer
 ListenAddress = Annotated[TcpAddress, PlainValidator(_listen_address), PlainSerializer(str)]
 SecretValue = Annotated[Secret, PlainValidator(_secret), PlainSerializer(lambda secret: MASK)]
 LoginPattern = Annotated[str, PlainValidator(addresses.parse_login_pattern)]
+MailAddress = Annotated[str, PlainValidator(addresses.parse_mail_address)]
+BounceAddress = Annotated[str, PlainValidator(_bounce_address)]
 MailPattern = Annotated[str, PlainValidator(addresses.parse_mail_pattern)]
+SpoolUrl = Annotated[str, PlainValidator(_spool_url)]
 Subaccount = Annotated[int, PlainValidator(_subaccount)]
 TlsVersion = Annotated[Literal["1.2", "1.3"], BeforeValidator(_tls_version)]
 
@@ -237,8 +255,10 @@ class Retry(Section):
 
 
 class Bounces(Section):
-    from_: MailPattern | None = setting(None, "From of bounce messages, on a verified domain", alias="from")
-    to: Text = setting("sender", "who gets them")
+    from_: MailAddress | None = setting(
+        None, "From of bounce messages, on a verified domain; null for none", alias="from"
+    )
+    to: BounceAddress = setting("sender", "who gets them: sender (the reverse-path), or an address")
 
 
 class Delivery(Section):
@@ -251,7 +271,10 @@ class Delivery(Section):
 
 
 class Spool(Section):
-    url: Text = setting("none", "none: no storage, the application's own retry is the queue")
+    url: SpoolUrl = setting(
+        "sqlite:/var/lib/sparkpost-relay/spool.db",
+        "sqlite:PATH of a file, or none: no storage, the application's own retry is the queue",
+    )
     reserve: Size = setting("100MB", "free disk space below which no mail is taken")
 
 

@@ -42,7 +42,7 @@ def resolve(document: Document, environ: Mapping[str, str]) -> Resolved:
         if not is_secret(path) or value is None:
             continue
         try:
-            document.replace(path, _one(value, environ))
+            document.replace(path, read_reference(value, environ))
         except SecretError as error:
             resolved.problems.append(Problem(document.origin(path), path, str(error)))
             continue
@@ -54,7 +54,19 @@ def resolve(document: Document, environ: Mapping[str, str]) -> Resolved:
     return resolved
 
 
-def _one(value: Any, environ: Mapping[str, str]) -> Secret:
+def reference_file(reference: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
+    """The file behind a reference; None for a secret that is in none."""
+    match reference:
+        case {"file": name}:
+            return name
+        case {"credential": name}:
+            return str(FilePath(environ.get(CREDENTIALS_DIRECTORY, ""), name))
+        case _:
+            return None
+
+
+def read_reference(value: Any, environ: Mapping[str, str]) -> Secret:
+    """The secret that is written as `value`, in any of the ways there are; raises SecretError."""
     match value:
         case str():
             text = value

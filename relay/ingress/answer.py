@@ -43,6 +43,14 @@ def answer(report: AttemptReport, queue_id: str, assignment: Assignment) -> Repl
     return _with_id(first.fact.reply, "", queue_id)
 
 
+def answer_queued(report: AttemptReport, queue_id: str) -> Reply:
+    """The reply to the final dot of a message that is in the spool with what an attempt came to."""
+    refused = sum(isinstance(outcome, Bounced) for _, outcome in report.outcomes)
+    if refused:
+        return reply.partly_refused(queue_id, refused, len(report.outcomes))
+    return reply.queued(queue_id)
+
+
 def _withheld(outcome: Outcome) -> bool:
     return not isinstance(outcome.fact, Answer) and outcome.fact.kind is FailureKind.WITHHELD
 

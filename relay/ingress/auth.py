@@ -29,7 +29,8 @@ from relay.core.outcome import Cause
 from relay.core.ports import LoginProof
 from relay.core.reply import Reply
 from relay.core.secret import Secret
-from relay.policy.identity import Credentials, Identities
+from relay.policy.credentials import Credentials
+from relay.policy.identity import Identities
 
 MAX_USER: Final = 320  # characters; a login is often a mail address, and none is longer
 PATIENCE: Final = 20.0  # seconds an application waits for SparkPost's word on its key; many give up at 30

@@ -11,6 +11,7 @@ End of data, by the line end of the session (RFC 5321 §4.1.1.4, and the smuggli
 Afterwards every lone LF and lone CR becomes CRLF, so no later reader can disagree about where a line ends.
 """
 
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -62,12 +63,9 @@ class SpooledBody:
         if self._file is None:
             yield from self._parts
             return
-        position = 0
-        while True:
-            self._file.seek(position)
-            octets = self._file.read(_READ_SIZE)
-            if not octets:
-                return
+        self._file.flush()
+        descriptor, position = self._file.fileno(), 0
+        while octets := os.pread(descriptor, _READ_SIZE, position):  # shares no position with other readers
             position += len(octets)
             yield octets
 

@@ -132,10 +132,23 @@ class Listener:
             sockets.append(sock)
         return sockets
 
+    @property
+    def listening(self) -> bool:
+        """Is every socket that was opened there, and does the kernel still take connections for it?"""
+        sockets = [sock for server in self._servers for sock in server.sockets]
+        return len(sockets) == len(self.addresses) > 0 and all(map(_accepts, sockets))
+
     def close(self) -> None:
         """Stop accepting; open sessions go on."""
         for server in self._servers:
             server.close()
+
+
+def _accepts(sock: socket.socket) -> bool:
+    try:
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
 
 
 def tls_context(section: ListenerTls) -> ssl.SSLContext:

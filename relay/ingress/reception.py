@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from relay.core.envelope import Envelope
-from relay.core.message import Content, Message
+from relay.core.message import Content, Message, queue_id_of
 from relay.core.ports import Bearer, Clock, Intake
 from relay.core.reply import Reply
 from relay.observe import log as events
@@ -19,17 +19,6 @@ from relay.policy import admission, content
 from relay.policy.identity import Decision
 
 log = structlog.get_logger()
-
-_BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-
-
-def _base32(number: int, digits: int) -> str:
-    return "".join(_BASE32[number >> 5 * place & 31] for place in range(digits - 1, -1, -1))
-
-
-def new_queue_id(clock: Clock) -> str:
-    """14 characters: the milliseconds since the epoch and 25 random bits, so ids sort by time and hardly ever meet."""
-    return _base32(int(clock.now() * 1000), 9) + _base32(int.from_bytes(os.urandom(4), "big"), 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +45,26 @@ class Reception:
         self, envelope: Envelope, raw: Content, decision: Decision, bearer: Callable[[], Bearer], origin: Provenance
     ) -> Reply:
         """The reply to the final dot. Owns `raw` from here on."""
-        queue_id = new_queue_id(self._clock)
+        queue_id = queue_id_of(self._clock.now(), int.from_bytes(os.urandom(4), "big"))
         identity = decision.assignment.identity
         self._metrics.messages_received.labels(origin.listener, identity).inc()
-        try:
-            answer = admission.content(decision, raw.header)
-            if answer is None:
-                prepared = content.prepare(
-                    raw,
-                    content.Trace(
-                        helo=origin.helo,
-                        peer=origin.peer,
-                        hostname=self._hostname,
-                        protocol=origin.protocol,
-                        queue_id=queue_id,
-                        recipients=envelope.recipients,
-                        epoch=self._clock.now(),
-                    ),
-                )
-                answer = await self._intake.accept(Message(queue_id, envelope, prepared), bearer())
-        finally:
-            raw.body.close()
+        answer = admission.content(decision, raw.header)
+        if answer is None:
+            prepared = content.prepare(
+                raw,
+                content.Trace(
+                    helo=origin.helo,
+                    peer=origin.peer,
+                    hostname=self._hostname,
+                    protocol=origin.protocol,
+                    queue_id=queue_id,
+                    recipients=envelope.recipients,
+                    epoch=self._clock.now(),
+                ),
+            )
+            answer = await self._intake.accept(Message(queue_id, envelope, prepared), bearer())
+        else:
+            raw.close()
         self._report(answer, queue_id, identity, envelope, raw.size, origin)
         return answer
 

@@ -19,16 +19,28 @@ LINK_AUTH: Final = "link.auth"
 LINK_CLOSE: Final = "link.close"
 TX_ACCEPTED: Final = "tx.accepted"
 TX_REJECTED: Final = "tx.rejected"
+QUEUE_DEFERRED: Final = "queue.deferred"
+QUEUE_BOUNCED: Final = "queue.bounced"
+QUEUE_EXPIRED: Final = "queue.expired"
+QUEUE_HELD: Final = "queue.held"
+QUEUE_RECLAIMED: Final = "queue.reclaimed"
+QUEUE_COMMAND: Final = "queue.command"
+SPOOL_DOWN: Final = "spool.down"
+SPOOL_UP: Final = "spool.up"
+SPOOL_MIGRATED: Final = "spool.migrated"
+SPOOL_QUARANTINED: Final = "spool.quarantined"
 ATTEMPT_DONE: Final = "attempt.done"
 UPSTREAM_FALLBACK: Final = "upstream.fallback"
 UPSTREAM_DOWN: Final = "upstream.down"
 UPSTREAM_UP: Final = "upstream.up"
 CREDENTIAL_REFUSED: Final = "credential.refused"
 CREDENTIAL_RESTORED: Final = "credential.restored"
+CREDENTIAL_ROTATED: Final = "credential.rotated"
 TOLERANCE: Final = "tolerance"
 RELAY_STARTED: Final = "relay.started"
 RELAY_STOPPING: Final = "relay.stopping"
 RELAY_STOPPED: Final = "relay.stopped"
+ADMIN_UNAVAILABLE: Final = "admin.unavailable"
 INTERNAL_ERROR: Final = "internal.error"
 
 EVENTS: Final[Mapping[str, str]] = {
@@ -37,16 +49,28 @@ EVENTS: Final[Mapping[str, str]] = {
     LINK_CLOSE: "a client connection has ended; why, and how many messages it brought",
     TX_ACCEPTED: "a message was accepted: the relay answered 250 after the final dot",
     TX_REJECTED: "a command or a message of a client was refused, with the reply it got",
+    QUEUE_DEFERRED: "a stored message could not be sent now and will be tried again",
+    QUEUE_BOUNCED: "a recipient of a stored message was refused for good; the message is a dead letter now",
+    QUEUE_EXPIRED: "a recipient of a stored message was given up, because the message is over age",
+    QUEUE_HELD: "a stored message waits for the operator, and why",
+    QUEUE_RECLAIMED: "an attempt was broken off by the end of the relay; its message may be sent twice",
+    QUEUE_COMMAND: "an operator has moved a stored message",
+    SPOOL_DOWN: "the spool cannot be written; mail that needs it is refused for now",
+    SPOOL_UP: "the spool can be written again",
+    SPOOL_MIGRATED: "the spool was brought up to the schema of this version",
+    SPOOL_QUARANTINED: "something in the spool was damaged or nobody's, and was put aside",
     ATTEMPT_DONE: "one attempt at one recipient is over, with everything that is known about it",
     UPSTREAM_FALLBACK: "mail now goes by another port, because the preferred one is blocked",
     UPSTREAM_DOWN: "no port of an upstream can be used",
     UPSTREAM_UP: "an upstream that was down can be used again",
     CREDENTIAL_REFUSED: "SparkPost refused a login",
     CREDENTIAL_RESTORED: "SparkPost accepts a login that it had refused",
+    CREDENTIAL_ROTATED: "a credential has another key from now on, because its file has changed, or cannot be read",
     TOLERANCE: "a leniency was shown to a client",
     RELAY_STARTED: "all listeners are open",
     RELAY_STOPPING: "a signal to stop has come; messages in flight are finished first",
     RELAY_STOPPED: "the last message is done and all connections are closed",
+    ADMIN_UNAVAILABLE: "the admin server is not where it would be by default, and why; mail is not affected",
     INTERNAL_ERROR: "a defect of the relay; the client was told 451 and nothing of the cause",
 }
 
@@ -97,6 +121,8 @@ def configure(*, form: str, level: str, addresses: str, stream: TextIO = sys.std
     # aiosmtpd logs every connection and every command on "mail.log", credentials included at debug level; the relay's
     # own events say what is worth saying.
     logging.getLogger("mail").setLevel(logging.CRITICAL)
+    # aiohttp tells of requests that make no sense, in lines of its own.
+    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
 
 
 def _restyle_addresses(style: Callable[[str], str]) -> Callable[[WrappedLogger, str, EventDict], EventDict]:

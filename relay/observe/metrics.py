@@ -2,16 +2,18 @@
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 PREFIX: Final = "sparkpost_relay"
 
 # From one round trip on localhost to the limit for the final dot.
 _ATTEMPT_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series beside each counter that tells nothing
+
 
 class Metrics:
-    """Counters and histograms; names as in the documentation, without the prefix."""
+    """All metrics; names as in the documentation, without the prefix. Gauges are set when somebody looks."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -31,5 +33,18 @@ class Metrics:
         self.tolerances = self._counter("tolerances", "Leniencies shown to clients.", "kind")
         self.auth_failures = self._counter("auth_failures", "Logins that clients failed.")
 
+        self.queue_messages = self._gauge("queue_messages", "Messages in the spool, by state.", "state")
+        self.queue_oldest_seconds = self._gauge(
+            "queue_oldest_seconds", "How long the oldest message that is still to be delivered has waited."
+        )
+        self.upstream_connections = self._gauge(
+            "upstream_connections", "Sessions with SparkPost.", "credential", "endpoint", "state"
+        )
+        self.endpoint_up = self._gauge("endpoint_up", "Whether mail can go by this port.", "endpoint")
+        self.credential_ok = self._gauge("credential_ok", "Whether SparkPost accepts this key.", "credential")
+
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(name, help_text, labels, namespace=PREFIX, registry=self.registry)
+
+    def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
+        return Gauge(name, help_text, labels, namespace=PREFIX, registry=self.registry)

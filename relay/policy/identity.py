@@ -1,4 +1,4 @@
-"""Who is this: from a session and its reverse-path to an identity, and from an identity to the login it travels under.
+"""Who is this: from a session and its reverse-path to an identity, and what that identity yields.
 
 Identities are rules in the order of the configuration. The first whose conditions all hold decides (design, section 4):
 
@@ -13,24 +13,17 @@ Conditions are compiled once into a test and the words for its failure, so an ex
 """
 
 import ipaddress
-import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Final, Self
+from dataclasses import dataclass
+from typing import Self
 
-from relay.config import Config, Credential, Identity
+from relay.config import Config, Identity
 from relay.core import reply
 from relay.core.envelope import Address, ReversePath
-from relay.core.login import PASSTHROUGH, Assignment, Login, Target, parse_subaccount, username_for
+from relay.core.login import PASSTHROUGH, SUFFIX, Assignment, parse_subaccount
 from relay.core.reply import Reply
 from relay.core.secret import Secret
 from relay.policy.patterns import LoginPattern, MailPattern
-
-INJECTION: Final = "SMTP_Injection"  # fact sheet 1.1: the user name of every SparkPost account that is not Enterprise
-SUFFIX: Final = username_for("", 1).removesuffix("1")  # what stands between a user name and its subaccount
-
-# How applications write a subaccount into a user name: SparkPost's own suffix, or the short forms `name+N` and `N`.
-_SUBACCOUNT = re.compile(rf"(?:(?P<base>.+){re.escape(SUFFIX)}|.+\+)?(?P<number>[0-9]+)", re.IGNORECASE)
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -170,6 +163,18 @@ class Identities:
         rule = self._rules[len(considered) - 1]
         return Decision(rule.assign(client), rule.senders, rule.identity.limits.max_recipients, considered)
 
+    def yields(self, assignment: Assignment) -> Assignment | None:
+        """What the identity of a stored message yields for it now; None if there is no such identity any more.
+
+        A subaccount that was captured from the application's login stays what it was.
+        """
+        rule = next((rule for rule in self._rules if rule.identity.name == assignment.identity), None)
+        if rule is None:
+            return None
+        captures = rule.login is not None and rule.login.captures
+        subaccount = assignment.subaccount if captures else rule.identity.subaccount
+        return Assignment(assignment.identity, rule.identity.credential, subaccount)
+
     def passwords(self, login: str) -> Mapping[str, Secret]:
         """The stored password, plain or hashed, of each identity that `login` can be meant for, by identity name."""
         return {
@@ -177,50 +182,3 @@ class Identities:
             for rule in self._rules
             if rule.identity.password is not None and rule.login is not None and rule.login.matches(login)
         }
-
-
-class Credentials:
-    """What the names in an assignment stand for today: hosts, user names and keys."""
-
-    def __init__(self, target: Target, username: str, logins: Mapping[str, Login]) -> None:
-        """`target` and `username` are the configuration's `upstream`; `logins` has each credential's bare login."""
-        self._target = target
-        self._username = username
-        self._bases = frozenset({INJECTION.lower(), username.lower()})
-        self._logins = logins
-
-    @classmethod
-    def from_config(cls, config: Config) -> Self:
-        general = config.upstream
-        logins = {
-            name: _bare_login(name, credential, Target(general.host, general.ports), general.username)
-            for name, credential in config.credentials.items()
-        }
-        return cls(Target(general.host, general.ports), general.username, logins)
-
-    def login_for(self, assignment: Assignment) -> Login:
-        """The login that mail of this assignment travels under. Not for passthrough, whose login the session holds."""
-        bare = self._logins[assignment.credential]
-        return replace(bare, username=username_for(bare.username, assignment.subaccount))
-
-    def passthrough_login(self, user_name: str, key: Secret) -> Login | None:
-        """The login an application means by a user name and a key of its own; None if it is no SparkPost user name.
-
-        Taken are `SMTP_Injection` or the configured user name, in any case, alone or with `:X-MSYS-SUBACCOUNT=N` behind
-        it; any name with `+N` behind it; and the bare number `N`. What is presented to SparkPost is always the
-        configured user name, and the key says what it may do.
-        """
-        subaccount = None
-        if user_name.lower() not in self._bases:
-            found = _SUBACCOUNT.fullmatch(user_name)
-            subaccount = parse_subaccount(found["number"]) if found is not None else None
-            if found is None or subaccount is None or (found["base"] or INJECTION).lower() not in self._bases:
-                return None
-        return Login(self._target, username_for(self._username, subaccount), key, PASSTHROUGH) if key else None
-
-
-def _bare_login(name: str, credential: Credential, target: Target, username: str) -> Login:
-    """A credential's login without a subaccount; what it does not say itself is `upstream`'s."""
-    own = credential.upstream
-    target = Target(own.host or target.host, own.ports or target.ports)
-    return Login(target, own.username or username, credential.api_key, name)

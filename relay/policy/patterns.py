@@ -37,6 +37,11 @@ class LoginPattern:
     def __str__(self) -> str:
         return self.text
 
+    @property
+    def captures(self) -> bool:
+        """Does it take the subaccount from the login?"""
+        return bool(self._names.groups)
+
     def matches(self, login: str) -> bool:
         """True for a login of this form; a number that can be no subaccount is not of this form."""
         found = self._names.fullmatch(login)

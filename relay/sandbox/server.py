@@ -8,7 +8,7 @@ import ssl
 import tempfile
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -80,6 +80,8 @@ class Sandbox(Rules):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._ports = list(self.ports)
+        self._contexts: dict[Kind, ssl.SSLContext] = {}
         self._resources = AsyncExitStack()
         self._servers: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
@@ -105,15 +107,12 @@ class Sandbox(Rules):
         """Listen on every port, or raise OSError for one that cannot be bound, and then listen on none."""
         try:
             self._disk = Store(self.store) if self.store is not None else None
-            certificates = Certificates(self.tls_dir or self._temporary_folder(), self.hosts)
-            self._ca_file = certificates.ca_file
+            self._certificates = Certificates(self.tls_dir or self._temporary_folder(), self.hosts)
+            self._ca_file = self._certificates.ca_file
             self._resources.push_async_callback(self._shut)
-            contexts: dict[Kind, ssl.SSLContext] = {}
-            for port in self.ports:
-                kind = MODES[port.mode].certificate
-                if kind not in contexts:
-                    contexts[kind] = certificates.context(kind)
-                await self._listen(port, contexts[kind])
+            for index, port in enumerate(self.ports):
+                self._context(port.mode)
+                await self._listen(index, port)
         except BaseException:
             await self.stop()
             raise
@@ -125,8 +124,15 @@ class Sandbox(Rules):
     def _temporary_folder(self) -> Path:
         return Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="sparkpost-sandbox-")))
 
-    async def _listen(self, port: Port, context: ssl.SSLContext) -> None:
-        connect = partial(self._connect, port, context)
+    def _context(self, mode: str) -> ssl.SSLContext:
+        """TLS with the certificate that a mode shows."""
+        kind = MODES[mode].certificate
+        if kind not in self._contexts:
+            self._contexts[kind] = self._certificates.context(kind)
+        return self._contexts[kind]
+
+    async def _listen(self, index: int, port: Port) -> None:
+        connect = partial(self._connect, index)
         server = await asyncio.get_running_loop().create_server(connect, port.host, port.port, backlog=_BACKLOG)
         self._servers.append(server)
         self.addresses.append(server.sockets[0].getsockname()[:2])
@@ -150,13 +156,14 @@ class Sandbox(Rules):
 
     # -- connections ---------------------------------------------------------------------------------------------------
 
-    def _connect(self, port: Port, context: ssl.SSLContext) -> Connection:
+    def _connect(self, index: int) -> Connection:
         """A protocol for a client that is about to be connected."""
+        port = self._ports[index]
         mode = MODES[port.mode]
         connection = Connection(
             partial(self._welcome, mode),
             self._lose,
-            context,
+            self._context(port.mode),
             delay=mode.delay if port.delay is None else port.delay,
             idle_timeout=self.idle_timeout,
             record=self.transcripts,
@@ -222,6 +229,10 @@ class Sandbox(Rules):
             await self._all_lost.wait()
 
     # -- what a test asks for ------------------------------------------------------------------------------------------
+
+    def set_mode(self, mode: str, index: int = 0) -> None:
+        """From the next connection on, the port of this index in `ports` behaves so; those that are open go on."""
+        self._ports[index] = replace(self._ports[index], mode=mode)
 
     @property
     def ca_file(self) -> Path:

@@ -1,54 +1,113 @@
-"""SMTP as a channel: one message, one transaction, on a session of its login."""
+"""SMTP as a channel: one message, as many transactions as its recipients need, on sessions of its login."""
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from relay.core.envelope import Recipient
+from relay.core.headers import has_field
 from relay.core.login import Login
 from relay.core.message import Message
-from relay.core.outcome import Answer, Fact, Failure, FailureKind, Phase, classify
-from relay.core.ports import AttemptReport
+from relay.core.outcome import Answer, Cause, Fact, Failure, FailureKind, Outcome, Phase, classify
+from relay.core.ports import AttemptReport, Effort
 from relay.upstream.dial import UpstreamFailure
 from relay.upstream.pool import Pool
-from relay.upstream.session import Session
 
 LEAST_PATIENCE: Final = 0.5  # seconds: once there is a session, the envelope gets a fair chance
+_SMTP_API: Final = b"X-MSYS-API"
+
+
+@dataclass(slots=True)
+class _Account:
+    """What an attempt has come to so far, for its report."""
+
+    endpoint: str | None = None
+    connect: float = 0.0
+    transaction: float = 0.0
 
 
 class SmtpChannel:
     """A Channel over pooled sessions."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, recipients_per_transaction: int) -> None:
         self._pool = pool
+        self._recipients_per_transaction = recipients_per_transaction
 
     async def send(
-        self, message: Message, recipients: Sequence[Recipient], login: Login, *, patience: float
+        self, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort
     ) -> AttemptReport:
+        account = _Account()
+        outcomes: list[Outcome | None] = [None] * len(recipients)
+        size = self._size(message, recipients, effort)
+        while waiting := [number for number, outcome in enumerate(outcomes) if outcome is None]:
+            group = waiting[:size]
+            facts = await self._transaction(message, [recipients[number] for number in group], login, effort, account)
+            found = list(map(classify, facts))
+            over = [outcome.cause is Cause.RECIPIENT_LIMIT for outcome in found]
+            if not effort.whole and any(over) and not all(over):
+                # SparkPost takes so many at once and no more (452 4.5.3): the rest goes in the next transaction.
+                size = over.index(True) or 1
+                found = [outcome for outcome, beyond in zip(found, over, strict=True) if not beyond]
+                group = [number for number, beyond in zip(group, over, strict=True) if not beyond]
+            for number, outcome in zip(group, found, strict=True):
+                outcomes[number] = outcome
+            if all(isinstance(fact, Failure) for fact in facts):
+                outcomes = [outcome or _untried(facts[0]) for outcome in outcomes]
+        done = [outcome for outcome in outcomes if outcome is not None]
+        return AttemptReport(
+            tuple(zip(recipients, done, strict=True)), account.endpoint, account.connect, account.transaction
+        )
+
+    def _size(self, message: Message, recipients: Sequence[Recipient], effort: Effort) -> int:
+        """Recipients of one transaction.
+
+        With an X-MSYS-API header each gets its own: SparkPost may queue some recipients of a message that it refuses
+        (fact sheet 2.3, SD-2121), and a retry would reach these twice.
+        """
+        if effort.whole:
+            return len(recipients)
+        return 1 if has_field(message.content.header, _SMTP_API) else self._recipients_per_transaction
+
+    async def _transaction(
+        self, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort, account: _Account
+    ) -> list[Fact]:
+        """One transaction, on a second session if the first was dead before anything can have been accepted."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         fresh = False
         while True:
-            remaining = patience - (loop.time() - started)
+            remaining = effort.patience - (loop.time() - started)
             try:
                 session, reused = await self._pool.acquire(login, remaining, fresh=fresh)
             except UpstreamFailure as failure:
-                return _report(recipients, [failure.fact] * len(recipients), None, loop.time() - started, 0.0)
+                account.connect += loop.time() - started
+                return [failure.fact] * len(recipients)
             connected = loop.time()
             try:
                 facts = await session.transact(
                     message.envelope,
                     recipients,
                     message.content,
-                    patience=max(patience - (connected - started), LEAST_PATIENCE),
-                    stall=patience,
+                    effort,
+                    patience=max(effort.patience - (connected - started), LEAST_PATIENCE),
                 )
             finally:
                 self._pool.release(session)
             if reused and not fresh and _stale(facts):
                 fresh = True
                 continue
-            return _report(recipients, facts, session, connected - started, loop.time() - connected)
+            account.endpoint = str(session.endpoint)
+            account.connect += connected - started
+            account.transaction += loop.time() - connected
+            return facts
+
+
+def _untried(fact: Fact) -> Outcome:
+    """For recipients whose turn did not come, because the way broke down before."""
+    if fact.phase in (Phase.RCPT, Phase.DATA, Phase.DOT, Phase.MAIL):
+        return classify(Failure(Phase.RCPT, FailureKind.WITHHELD, f"not tried, as the connection failed: {fact}"))
+    return classify(fact)
 
 
 def _stale(facts: Sequence[Fact]) -> bool:
@@ -61,15 +120,4 @@ def _stale(facts: Sequence[Fact]) -> bool:
         (isinstance(fact, Failure) and fact.kind is FailureKind.LOST and fact.phase is not Phase.DOT)
         or (isinstance(fact, Answer) and fact.reply.code == 421 and fact.phase is Phase.MAIL)
         for fact in facts
-    )
-
-
-def _report(
-    recipients: Sequence[Recipient], facts: Sequence[Fact], session: Session | None, connect: float, transaction: float
-) -> AttemptReport:
-    return AttemptReport(
-        tuple((recipient, classify(fact)) for recipient, fact in zip(recipients, facts, strict=True)),
-        str(session.endpoint) if session is not None else None,
-        connect,
-        transaction,
     )

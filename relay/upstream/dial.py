@@ -21,12 +21,15 @@ import structlog
 
 from relay.core.login import Endpoint, Target
 from relay.core.outcome import Answer, Fact, Failure, FailureKind, Phase
+from relay.observe import log as events
 
 log = structlog.get_logger()
 
 ADDRESS_DELAY: Final = 0.25  # seconds; RFC 8305 §5 recommends it
 MEMORY_SECONDS: Final = 300.0  # after which a preferred port is probed again
 PROBE_SECONDS: Final = 10.0
+FAIR_SECONDS: Final = 2.0  # what a dial must have had before silence is held against a target
+SUSPICION: Final = 4.0  # seconds; a dial that has come to nothing by then is no reason to keep applications waiting
 
 _SILENT: Final = Failure(Phase.BANNER, FailureKind.TIMEOUT, "silent")
 _LATE: Final = Failure(Phase.BANNER, FailureKind.DEADLINE, "silent, and the application waits no longer")
@@ -45,6 +48,22 @@ class Slots(Protocol):
     def give(self) -> None: ...
 
 
+class Watcher(Protocol):
+    """Hears what dials tell of a target."""
+
+    def target_down(self, target: Target, fact: Fact) -> None:
+        """No port of it has worked in a dial, or none has come to anything for SUSPICION seconds."""
+        ...
+
+    def target_up(self, target: Target, port: int) -> None:
+        """This port of it works."""
+        ...
+
+    def fell_back(self, target: Target, port: int) -> None:
+        """Mail has moved from the preferred port to this one."""
+        ...
+
+
 class UpstreamFailure(Exception):
     """An attempt came to nothing; `fact` says in which phase and why."""
 
@@ -60,6 +79,10 @@ class Candidate:
     address: SocketAddress
 
 
+def _cut_short(fact: Fact) -> bool:
+    return isinstance(fact, Failure) and fact.kind is FailureKind.DEADLINE
+
+
 def not_now(fact: Fact) -> bool:
     """A greeting of 4yz: the service is there and wants to be left alone, so no other port is tried."""
     return isinstance(fact, Answer) and fact.phase is Phase.BANNER and fact.reply.transient
@@ -68,7 +91,7 @@ def not_now(fact: Fact) -> bool:
 class Dialler(Generic[T]):
     """Makes connections to targets; `attempt` gets a candidate and returns what the caller wants of it.
 
-    `on_fallback` is told once each time mail moves to another port of a target. `discard` gets what a probe found.
+    `watcher` hears how targets are; `discard` gets what a probe found.
     """
 
     def __init__(
@@ -76,16 +99,15 @@ class Dialler(Generic[T]):
         attempt: Callable[[Candidate, Callable[[], None]], Awaitable[T]],
         *,
         fallback_after: float,
-        on_fallback: Callable[[], None] = lambda: None,
+        watcher: Watcher | None = None,
         discard: Callable[[T], Awaitable[None]] | None = None,
     ) -> None:
         self._attempt = attempt
         self._fallback_after = fallback_after
-        self._on_fallback = on_fallback
+        self._watcher = watcher
         self._discard = discard
         self._probes: dict[Target, asyncio.Task[None]] = {}
         self._remembered: dict[Target, tuple[int, float]] = {}
-        self._down: set[Target] = set()
 
     async def dial(self, target: Target, deadline: float, slots: Slots) -> T:
         """The first attempt that succeeds before `deadline` (loop time).
@@ -94,15 +116,24 @@ class Dialler(Generic[T]):
         """
         ports = self._ports(target, slots)
         failures: list[tuple[Endpoint, Fact]] = []
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        overdue = loop.call_later(SUSPICION, self._tell_down, target, _SILENT)
         try:
             candidate, result = await self._race(target, ports, deadline, slots, failures)
         except UpstreamFailure as failure:
-            if target not in self._down and not not_now(failure.fact):
-                self._down.add(target)
-                log.error("upstream.down", host=target.host, reason=str(failure.fact))
+            # A dial that was given hardly any time says nothing about the target.
+            if not _cut_short(failure.fact) or loop.time() - started >= FAIR_SECONDS:
+                self._tell_down(target, failure.fact)
             raise
+        finally:
+            overdue.cancel()
         self._worked(target, candidate.endpoint.port, failures)
         return result
+
+    def _tell_down(self, target: Target, fact: Fact) -> None:
+        if self._watcher is not None:
+            self._watcher.target_down(target, fact)
 
     def _ports(self, target: Target, slots: Slots) -> list[int]:
         """The ports to try: the one that worked last, then the others in their order."""
@@ -130,20 +161,19 @@ class Dialler(Generic[T]):
             slots.give()
 
     def _worked(self, target: Target, port: int, failures: list[tuple[Endpoint, Fact]]) -> None:
-        was_down = target in self._down
-        self._down.discard(target)
-        preferred = port == target.ports[0]
-        if was_down or (preferred and target in self._remembered):
-            log.warning("upstream.up", host=target.host, port=port)
-        if preferred:
-            self._remembered.pop(target, None)
+        if self._watcher is not None:
+            self._watcher.target_up(target, port)
+        if port == target.ports[0]:
+            if self._remembered.pop(target, None) is not None:
+                log.warning(events.UPSTREAM_UP, host=target.host, port=port)
             return
         remembered, _ = self._remembered.get(target, (None, 0.0))
         if remembered == port or not failures:  # no failure: a probe has found a better port meanwhile
             return
         if remembered is None:
-            log.warning("upstream.fallback", host=target.host, port=port, reason=str(_summary(failures)))
-            self._on_fallback()
+            log.warning(events.UPSTREAM_FALLBACK, host=target.host, port=port, reason=str(_summary(failures)))
+            if self._watcher is not None:
+                self._watcher.fell_back(target, port)
         self._remembered[target] = (port, asyncio.get_running_loop().time() + MEMORY_SECONDS)
 
     async def _race(

@@ -5,7 +5,7 @@ ride another's session. Who waits is served in the order of arrival.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -52,12 +52,23 @@ class PoolLimits:
 
 
 class Pool:
-    """The sessions with SparkPost. `open_session` makes one by a time (of the loop), or raises UpstreamFailure."""
+    """The sessions with SparkPost.
 
-    def __init__(self, open_session: Callable[[Login, float, Slots], Awaitable[Session]], limits: PoolLimits) -> None:
+    `open_session` makes one by a time (of the loop), or raises UpstreamFailure. A session whose login is not `current`
+    any more is not used again: its key has been changed.
+    """
+
+    def __init__(
+        self,
+        open_session: Callable[[Login, float, Slots], Awaitable[Session]],
+        limits: PoolLimits,
+        current: Callable[[Login], bool] = lambda _: True,
+    ) -> None:
         self._open_session = open_session
+        self._current = current
         self._limits = limits
         self._idle: dict[Login, list[tuple[Session, asyncio.TimerHandle]]] = {}
+        self._busy: set[Session] = set()
         self._taken = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._goodbyes: set[asyncio.Task[None]] = set()
@@ -72,10 +83,12 @@ class Pool:
         try:
             # Who opens a session has a little longer, so as to say what it was waiting for.
             async with asyncio.timeout_at(deadline + 2 * GRACE):
-                return await self._acquire(login, deadline, fresh=fresh)
+                session, used = await self._acquire(login, deadline, fresh=fresh)
         except TimeoutError as error:
             text = f"all connections are busy, and none became free within {patience:.1f} s"
             raise UpstreamFailure(Failure(Phase.CONNECT, FailureKind.DEADLINE, text)) from error
+        self._busy.add(session)
+        return session, used
 
     async def _acquire(self, login: Login, deadline: float, *, fresh: bool) -> tuple[Session, bool]:
         waited = False
@@ -161,7 +174,9 @@ class Pool:
 
     def release(self, session: Session) -> None:
         """Give a session back: kept for the next message of its login if it is good for one, else closed."""
-        if self._closed or not session.usable or session.messages >= self._limits.messages:
+        self._busy.discard(session)
+        worn_out = not session.usable or session.messages >= self._limits.messages
+        if self._closed or worn_out or not self._current(session.login):
             self._let_go(session)
             return
         timer = asyncio.get_running_loop().call_later(self._limits.idle_seconds, self._expire, session)
@@ -185,6 +200,13 @@ class Pool:
         timer.cancel()
         return session
 
+    def retire(self) -> None:
+        """Close the idle sessions whose login is not current any more."""
+        for login in [one for one in self._idle if not self._current(one)]:
+            for session, timer in self._idle.pop(login):
+                timer.cancel()
+                self._let_go(session)
+
     def _expire(self, session: Session) -> None:
         kept = [(one, timer) for one, timer in self._idle.get(session.login, ()) if one is not session]
         if kept:
@@ -203,10 +225,20 @@ class Pool:
         self._goodbyes.discard(task)
         self.give()
 
-    async def prove(self, login: Login, *, patience: float) -> Outcome | None:
+    @property
+    def sessions(self) -> Counter[tuple[str, str, str]]:
+        """How many there are of each credential, by endpoint, "idle" or "busy"."""
+        idle = [session for sessions in self._idle.values() for session, _ in sessions]
+        return Counter(
+            (session.login.credential, str(session.endpoint), state)
+            for state, sessions in (("idle", idle), ("busy", self._busy))
+            for session in sessions
+        )
+
+    async def prove(self, login: Login, *, patience: float, fresh: bool = False) -> Outcome | None:
         """Ask SparkPost whether a login is good, by logging in; the session is kept for the mail that follows."""
         try:
-            session, _ = await self.acquire(login, patience)
+            session, _ = await self.acquire(login, patience, fresh=fresh)
         except UpstreamFailure as failure:
             return classify(failure.fact)
         self.release(session)

@@ -19,13 +19,13 @@ from relay.core.envelope import Envelope, Recipient
 from relay.core.login import Endpoint, Login
 from relay.core.message import Content
 from relay.core.outcome import Answer, Fact, Failure, FailureKind, Phase
+from relay.core.ports import Effort, Permit
 from relay.core.reply import Reply
 from relay.upstream.replies import Gibberish, ReplyReader
 from relay.upstream.stuffing import stuffed
 
 QUIT_SECONDS: Final = 2.0
 LEAVE_SECONDS: Final = 2.0  # the application waits, with its refusal already known
-_WRITE_SIZE: Final = 64 * 1024
 _ACCEPTED: Final = {Phase.MAIL: (250,), Phase.RCPT: (250, 251), Phase.DATA: (354,), Phase.DOT: (250,)}
 
 
@@ -125,26 +125,29 @@ class Session(asyncio.Protocol):
     # -- one transaction ----------------------------------------------------------------------------------------------
 
     async def transact(
-        self, envelope: Envelope, recipients: Sequence[Recipient], content: Content, *, patience: float, stall: float
+        self, envelope: Envelope, recipients: Sequence[Recipient], content: Content, effort: Effort, *, patience: float
     ) -> list[Fact]:
-        """Send one message to all recipients or to none; the fact for each of them, in order.
+        """Send one message in one transaction; the fact for each recipient, in order.
 
-        `patience` seconds for everything up to 354, then `stall` seconds at most without progress. Aborts if cancelled.
+        `patience` seconds for everything up to 354, then the effort's at most without progress. Aborts if cancelled.
         """
         self.messages += 1
+        facts: list[Fact | None] = [None] * len(recipients)
         try:
             async with asyncio.timeout(patience) as limit:
-                answers = await self._envelope(envelope, recipients, content)
+                answers = await self._envelope(envelope, recipients, content, whole=effort.whole)
                 limit.reschedule(None)
-                if all(answer.reply.code in _ACCEPTED[answer.phase] for answer in answers):
-                    facts = [await self._content(content, min(stall, self._timeouts.data_progress))] * len(recipients)
+                facts = _facts(answers, len(recipients), whole=effort.whole)
+                if None in facts:
+                    stall = min(effort.patience, self._timeouts.data_progress)
+                    fact = await self._content(content, stall, effort.permit)
+                    facts = [known or fact for known in facts]
                 else:
                     await self._leave(answers)
-                    facts = _facts(answers, len(recipients))
         except TransactionFailed as failed:
             if isinstance(failed.fact, Failure) or failed.fact.reply.code == 421:
                 self.abort()
-            return [failed.fact] * len(recipients)
+            return [known or failed.fact for known in facts]
         except TimeoutError:
             self.abort()
             text = f"SparkPost did not answer within {patience:.1f} s"
@@ -152,22 +155,24 @@ class Session(asyncio.Protocol):
         except BaseException:
             self.abort()
             raise
-        return facts
+        return [known for known in facts if known is not None]
 
-    async def _envelope(self, envelope: Envelope, recipients: Sequence[Recipient], content: Content) -> list[Answer]:
-        """The answers to MAIL, RCPT and DATA as far as there was a point; the content may follow if all are good."""
+    async def _envelope(
+        self, envelope: Envelope, recipients: Sequence[Recipient], content: Content, *, whole: bool
+    ) -> list[Answer]:
+        """The answers to MAIL, RCPT and, as far as there was a point, DATA."""
         mail = f"MAIL FROM:<{envelope.reverse_path}>"
         if self._features.eight_bit and content.eight_bit:
             mail += " BODY=8BITMIME"
         if self._features.size:
             mail += f" SIZE={content.size}"
         commands = [(Phase.MAIL, mail), *((Phase.RCPT, f"RCPT TO:<{recipient}>") for recipient in recipients)]
-        # DATA joins the flight of a lone recipient. With more, it waits until all have been accepted.
-        data_early = self._features.pipelining and len(recipients) == 1
+        # DATA joins the flight, unless a refused recipient among several must keep the content back.
+        data_early = self._features.pipelining and (len(recipients) == 1 or not whole)
         if data_early:
             commands.append((Phase.DATA, "DATA"))
         answers = await self._converse(commands)
-        if not data_early and all(answer.reply.code in _ACCEPTED[answer.phase] for answer in answers):
+        if not data_early and None in _facts(answers, len(recipients), whole=whole):
             answers += await self._converse([(Phase.DATA, "DATA")])
         return answers
 
@@ -233,8 +238,8 @@ class Session(asyncio.Protocol):
         if reply.positive if declined else reply.code != 250:
             self.abort()
 
-    async def _content(self, content: Content, progress: float) -> Fact:
-        """The content and the final dot; the fact for the whole message."""
+    async def _content(self, content: Content, progress: float, permit: Permit) -> Fact:
+        """The content and the final dot; the fact for all who get it."""
         pending = b""
         for chunk in stuffed(content, eight_bit_ok=self._features.eight_bit):
             if pending:
@@ -242,6 +247,9 @@ class Session(asyncio.Protocol):
             pending = chunk
         if self._replies or self._broken is not None:
             return await self._interrupted()
+        if not permit.ask():
+            self.abort()
+            return Failure(Phase.DATA, FailureKind.LEASE, "the claim on the message ran out before the final dot")
         self._transport.write(pending + b".\r\n")
         answer = Answer(Phase.DOT, await self._reply(Phase.DOT, self._timeouts.final_dot))
         if answer.reply.code == 421 or (answer.reply.positive and answer.reply.code != 250):
@@ -284,13 +292,17 @@ class Session(asyncio.Protocol):
         self.abort()
 
 
-def _facts(answers: list[Answer], count: int) -> list[Fact]:
-    """Which fact holds for which recipient, when the envelope was not accepted whole."""
+def _facts(answers: list[Answer], count: int, *, whole: bool) -> list[Fact | None]:
+    """Which fact holds for which recipient after the envelope; None for who gets the content.
+
+    `whole`: all of them or none. DATA may not have been said yet.
+    """
     mail, *others = answers
     if mail.reply.code != 250:
         return [mail] * count
-    withheld = Failure(Phase.RCPT, FailureKind.WITHHELD, "not sent, because another recipient was refused")
-    facts: list[Fact] = [answer if answer.reply.code >= 400 else withheld for answer in others[:count]]
-    if all(fact is withheld for fact in facts):
-        return [others[-1]] * count  # DATA itself was refused
-    return facts
+    facts: list[Fact | None] = [answer if answer.reply.code >= 400 else None for answer in others[:count]]
+    if whole and any(facts):
+        withheld = Failure(Phase.RCPT, FailureKind.WITHHELD, "not sent, because another recipient was refused")
+        return [known or withheld for known in facts]
+    refused = [answer for answer in others[count:] if answer.reply.code != 354]
+    return [known or refused[0] for known in facts] if refused else facts

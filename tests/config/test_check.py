@@ -215,3 +215,57 @@ def test_what_is_broken_is_not_held_against_the_rest(load_text: Load) -> None:
         ("credentials", "billing", "api_key"),
         ("log", "level"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("address", "warned"), [("127.0.0.1:9025", False), ("localhost:9025", False), ("0.0.0.0:9025", True)]
+)
+def test_an_admin_token_for_other_hosts_is_a_warning(load_text: Load, address: str, warned: bool) -> None:
+    """The admin server speaks no TLS, and whoever hears the token may read mail and throw it away."""
+    loaded = load_text(f'admin: {{address: "{address}", token: sesame}}')
+
+    assert any("admin.token" in warning and "in clear" in warning for warning in loaded.warnings) == warned
+
+
+def test_bounce_messages_without_a_sender_are_none(load_text: Load) -> None:
+    """Naming who gets them is not enough: SparkPost takes mail from verified domains only."""
+    loaded = load_text("delivery: {bounces: {to: postmaster@example.com}}\n")
+
+    (warning,) = loaded.warnings
+    assert "delivery.bounces.to: nobody is told, as delivery.bounces.from is not set" in warning
+
+
+def test_bounce_messages_with_a_sender_go_to_the_reverse_path(load_text: Load) -> None:
+    """Unless another address is named; neither is worth a warning."""
+    usual = load_text("delivery: {bounces: {from: bounces@example.com}}\n")
+    fixed = load_text("delivery: {bounces: {from: bounces@example.com, to: postmaster@example.com}}\n")
+
+    assert usual.warnings == fixed.warnings == []
+    assert (usual.config.delivery.bounces.from_, usual.config.delivery.bounces.to) == ("bounces@example.com", "sender")
+    assert fixed.config.delivery.bounces.to == "postmaster@example.com"
+
+
+def test_without_a_word_nobody_is_told_and_nothing_is_warned_of(load_text: Load) -> None:
+    """Dead letters are kept all the same."""
+    loaded = load_text("")
+
+    assert loaded.config.delivery.bounces.from_ is None
+    assert loaded.warnings == []
+
+
+@pytest.mark.parametrize("url", ["none", "sqlite:/srv/mail/spool.db", "sqlite:spool.db", "sqlite:/srv/a b/c.db"])
+def test_a_spool_is_a_file_or_none(load_text: Load, url: str) -> None:
+    """A relative path starts from the working directory, as all do."""
+    assert load_text(f'spool: {{url: "{url}"}}\n').config.spool.url == url
+
+
+def test_delivery_queue_is_fine_beside_a_passthrough_listener(load_text: Load) -> None:
+    """An identity that other listeners use as well stores what comes by those."""
+    loaded = load_text(
+        "listeners:\n"
+        "  - {name: keys, auth: passthrough}\n"
+        "  - {name: local, address: 'localhost:2526'}\n"
+        "identities: [{name: bulk, delivery: queue}]\n"
+    )
+
+    assert loaded.config.identities[0].delivery == "queue"

@@ -146,3 +146,31 @@ def test_the_mask_that_is_printed_is_not_taken_for_a_secret(load_text: Load) -> 
 
     with pytest.raises(ConfigError, match="this is the mask"):
         load_text(yaml.safe_dump(printed), {})
+
+
+def test_a_command_that_needs_no_secret_is_not_stopped_by_one(tmp_path: Path) -> None:
+    """Where systemd shows the secrets to the service alone, an operator's command still learns where the spool is."""
+    path = tmp_path / "relay.yaml"
+    path.write_text(
+        "credentials: {default: {api_key: {credential: api-key}}, other: {api_key: {env: NOWHERE}}}\n"
+        "identities: [{name: app, match: {login: app}, password: {file: /nowhere/password}, credential: other}]\n"
+        "admin: {token: {credential: token}}\n"
+        "spool: {url: 'sqlite:/somewhere/spool.db'}\n"
+    )
+    config = load(str(path), {}, secrets_needed=False).config
+
+    assert config.spool.url == "sqlite:/somewhere/spool.db"
+    assert set(config.credentials) == {"default", "other"}
+    assert not config.admin.token
+    with pytest.raises(ConfigError):
+        load(str(path), {})
+
+
+def test_without_secrets_other_mistakes_are_still_told(tmp_path: Path) -> None:
+    """Only what concerns the secrets themselves is let pass; a key that would come by the environment is not missed."""
+    path = tmp_path / "relay.yaml"
+    path.write_text("spool: {uri: none}\n")
+    with pytest.raises(ConfigError, match=r"spool\.uri") as raised:
+        load(str(path), {}, secrets_needed=False)
+
+    assert len(raised.value.problems) == 1

@@ -24,7 +24,7 @@ def test_the_environment_alone_suffices() -> None:
     assert listener.networks == (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
     assert loaded.config.upstream.ports == (587, 2525)
     assert loaded.config.credentials["default"].api_key.reveal() == "a-key"
-    assert loaded.config.spool.url == "none"
+    assert loaded.config.spool.url == "sqlite:/var/lib/sparkpost-relay/spool.db"
 
 
 def test_a_sidecar_listens_for_its_neighbours_by_environment_alone() -> None:

@@ -4,54 +4,13 @@ import asyncio
 import json
 import signal
 import socket
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.client import send
-from tests.support.environment import clean
+from tests.support.program import Program, free_port
 from tests.support.running import KEY, sandbox_with
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-class Program:
-    """`sparkpost-relay serve`, with its log."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.events: list[dict] = []
-
-    @classmethod
-    async def start(cls, *arguments: str, **environ: str) -> "Program":
-        process = await asyncio.create_subprocess_exec(
-            *[sys.executable, "-m", "relay", *arguments],
-            env=clean(**environ),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        return cls(process)
-
-    async def until(self, event: str) -> dict:
-        """The next log record of this event; everything on the way is kept in `events`."""
-        assert self.process.stderr is not None
-        async with asyncio.timeout(20):
-            while line := await self.process.stderr.readline():
-                self.events.append(json.loads(line))
-                if self.events[-1]["event"] == event:
-                    return self.events[-1]
-        raise AssertionError(f"no {event} in {self.events}")
-
-    async def end(self) -> tuple[int, str]:
-        """Exit status and what was left on stderr."""
-        _, rest = await asyncio.wait_for(self.process.communicate(), 20)
-        assert self.process.returncode is not None
-        return self.process.returncode, rest.decode()
 
 
 def write_config(folder: Path, sandbox, port: int) -> Path:
@@ -61,6 +20,8 @@ def write_config(folder: Path, sandbox, port: int) -> Path:
 listeners: [{{address: "127.0.0.1:{port}"}}]
 upstream: {{host: localhost, ports: [{sandbox.addresses[0][1]}], tls: {{ca_file: {sandbox.ca_file}}}}}
 credentials: {{default: {{api_key: "{KEY}"}}}}
+spool: {{url: "sqlite:{folder}/spool.db"}}
+admin: {{address: null}}
 log: {{format: json, level: debug}}
 """
     )
@@ -110,7 +71,9 @@ async def test_the_message_in_hand_is_answered_before_the_end(tmp_path):
 async def test_the_environment_suffices(tmp_path):
     """A key and an address, no file at all: it starts, listens and says where."""
     port = free_port()
-    program = await Program.start("serve", SPARKPOST_API_KEY=KEY, RELAY_LISTEN=f"127.0.0.1:{port}")
+    program = await Program.start(
+        "serve", SPARKPOST_API_KEY=KEY, RELAY_LISTEN=f"127.0.0.1:{port}", RELAY__SPOOL__URL="none"
+    )
     started = await program.until("relay.started")
     program.process.terminate()
 
@@ -128,6 +91,7 @@ async def test_systemd_hears_when_it_is_ready_and_when_it_stops(tmp_path):
             "serve",
             SPARKPOST_API_KEY=KEY,
             RELAY_LISTEN=f"127.0.0.1:{port}",
+            RELAY__SPOOL__URL=f"sqlite:{tmp_path}/spool.db",
             NOTIFY_SOCKET=str(tmp_path / "notify"),
         )
         heard = [await asyncio.wait_for(asyncio.get_running_loop().sock_recv(systemd, 1000), 20)]
@@ -157,7 +121,9 @@ async def test_a_port_in_use_is_69(tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        program = await Program.start("serve", SPARKPOST_API_KEY=KEY, RELAY_LISTEN=f"127.0.0.1:{port}")
+        program = await Program.start(
+            "serve", SPARKPOST_API_KEY=KEY, RELAY_LISTEN=f"127.0.0.1:{port}", RELAY__SPOOL__URL="none"
+        )
         status, text = await program.end()
 
     assert status == 69

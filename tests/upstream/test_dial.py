@@ -65,6 +65,24 @@ def failing(kind=FailureKind.REFUSED, detail="connection refused"):
     return UpstreamFailure(Failure(Phase.CONNECT, kind, detail))
 
 
+class Watched:
+    """What a watcher is told, in order."""
+
+    def __init__(self):
+        self.told = []
+        self.heard = asyncio.Event()
+
+    def target_down(self, target, fact):
+        self.told.append("down")
+        self.heard.set()
+
+    def target_up(self, target, port):
+        self.told.append(f"up {port}")
+
+    def fell_back(self, target, port):
+        self.told.append(f"fallback {port}")
+
+
 async def dial(dialler, slots=None, seconds=5.0):
     return await dialler.dial(TARGET, asyncio.get_running_loop().time() + seconds, slots or Plenty())
 
@@ -79,12 +97,11 @@ async def test_the_preferred_port_wins_alone():
 
 async def test_a_failed_port_is_followed_at_once():
     """No time is lost on a port that refuses."""
-    script = Script(p587=failing(), p2525="yes")
-    fallbacks = []
+    script, watcher = Script(p587=failing(), p2525="yes"), Watched()
 
-    assert await dial(Dialler(script, fallback_after=100, on_fallback=lambda: fallbacks.append(1))) == "yes"
+    assert await dial(Dialler(script, fallback_after=100, watcher=watcher)) == "yes"
     assert script.dialled == [587, 2525]
-    assert fallbacks == [1]
+    assert watcher.told == ["up 2525", "fallback 2525"]
 
 
 async def test_a_silent_port_is_joined_and_then_dropped():
@@ -106,13 +123,39 @@ async def test_without_a_slot_to_spare_the_next_takes_its_place():
 
 async def test_the_port_that_worked_is_remembered_once():
     """Later dials go there first, and the change is told once."""
-    script, fallbacks = Script(p587=failing(), p2525="yes"), []
-    dialler = Dialler(script, fallback_after=1, on_fallback=lambda: fallbacks.append(1))
+    script, watcher = Script(p587=failing(), p2525="yes"), Watched()
+    dialler = Dialler(script, fallback_after=1, watcher=watcher)
     for _ in range(3):
         await dial(dialler)
 
     assert script.dialled == [587, 2525, 2525, 2525]
-    assert fallbacks == [1]
+    assert watcher.told.count("fallback 2525") == 1
+
+
+async def test_a_target_is_down_when_no_port_works():
+    """Whoever watches hears it once a dial, with the cause, and when it is up again."""
+    script, watcher = Script(p587=failing(), p2525=failing()), Watched()
+    dialler = Dialler(script, fallback_after=1, watcher=watcher)
+    with pytest.raises(UpstreamFailure):
+        await dial(dialler)
+    script.ports[587] = "yes"
+    await dial(dialler)
+
+    assert watcher.told == ["down", "up 587"]
+
+
+async def test_silence_is_suspicious_long_before_it_is_given_up(monkeypatch):
+    """A dial that has come to nothing for a while keeps nobody waiting: it is told, and goes on."""
+    monkeypatch.setattr("relay.upstream.dial.SUSPICION", 0.05)
+    script, watcher = Script(p587=None, p2525=None), Watched()
+    dialling = asyncio.create_task(dial(Dialler(script, fallback_after=0.01, watcher=watcher), seconds=30))
+    await asyncio.wait_for(watcher.heard.wait(), 5)
+
+    assert watcher.told == ["down"]
+    assert not dialling.done()
+    dialling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await dialling
 
 
 async def test_the_preferred_port_is_probed_beside_the_mail(monkeypatch):

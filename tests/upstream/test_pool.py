@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from relay.core.login import Login, Target
+from relay.core.login import Endpoint, Login, Target
 from relay.core.outcome import Failure, FailureKind, Phase
 from relay.core.secret import Secret
 from relay.upstream.dial import UpstreamFailure
@@ -44,6 +44,7 @@ class FakeSession:
 
     def __init__(self, login: Login) -> None:
         self.login = login
+        self.endpoint = Endpoint("smtp.test", 587, "192.0.2.1")
         self.messages = 0
         self.usable = True
         self.closed = False
@@ -226,3 +227,20 @@ async def test_spare_slots_are_counted(opener):
     pool.give()
     pool.release(session)
     await pool.close()
+
+
+async def test_sessions_are_counted_by_credential_endpoint_and_state(opener):
+    """Busy while somebody has it, idle when it is given back, gone when it is closed."""
+    pool = pool_of(opener)
+    first, _ = await pool.acquire(A, 1)
+    second, _ = await pool.acquire(B, 1)
+    pool.release(second)
+    during = pool.sessions
+    first.usable = False
+    pool.release(first)
+    after = pool.sessions
+
+    assert during == {("default", "smtp.test:587", "busy"): 1, ("default", "smtp.test:587", "idle"): 1}
+    assert after == {("default", "smtp.test:587", "idle"): 1}
+    await pool.close()
+    assert pool.sessions == {}

@@ -11,6 +11,7 @@ from relay.core.envelope import Address, Envelope, Recipient, ReversePath
 from relay.core.login import Endpoint, Login, Target
 from relay.core.message import Content
 from relay.core.outcome import Ambiguous, Answer, Bounced, Deferred, Delivered, Failure, FailureKind, Phase, classify
+from relay.core.ports import Effort, Permit
 from relay.core.secret import Secret
 from relay.upstream import session as session_module
 from relay.upstream.session import Features, Session, SessionTimeouts
@@ -84,9 +85,9 @@ async def session_with(*script: bytes | None, pipelining: bool = True, final_dot
         await server.wait_closed()
 
 
-async def run(session: Session, recipients=TO[:1], octets: bytes | None = None, **limits):
+async def run(session: Session, recipients=TO[:1], octets: bytes | None = None, patience=5, stall=5, **effort):
     message = content() if octets is None else content(octets)
-    return await session.transact(ENVELOPE, recipients, message, **{"patience": 5, "stall": 5, **limits})
+    return await session.transact(ENVELOPE, recipients, message, Effort(stall, **effort), patience=patience)
 
 
 async def test_one_flight_for_a_lone_recipient():
@@ -107,25 +108,80 @@ async def test_without_pipelining_one_by_one():
         assert isinstance(classify((await run(session))[0]), Delivered)
 
 
-async def test_several_recipients_wait_with_data():
+async def test_all_or_none_wait_with_data():
     """DATA is said only when all have been accepted."""
     async with session_with(OK + OK + OK, GO, OK) as (session, heard):
-        facts = await run(session, TO)
+        facts = await run(session, TO, whole=True)
 
         assert [type(classify(fact)) for fact in facts] == [Delivered, Delivered]
         assert bytes(heard).count(b"DATA") == 1
 
 
-async def test_one_refused_recipient_means_nothing_is_sent():
+async def test_one_refused_recipient_of_all_or_none_means_nothing_is_sent():
     """RSET, and each recipient has its own fact."""
     async with session_with(OK + OK + b"550 5.1.1 no\r\n", OK) as (session, heard):
-        facts = await run(session, TO)
+        facts = await run(session, TO, whole=True)
 
         assert isinstance(facts[0], Failure)
         assert facts[0].kind is FailureKind.WITHHELD
         assert isinstance(classify(facts[1]), Bounced)
         assert bytes(heard).endswith(b"RSET\r\n")
         assert session.usable
+
+
+async def test_each_recipient_for_itself_in_one_flight():
+    """DATA need not wait: who was accepted gets the content, who was refused his refusal."""
+    async with session_with(OK + b"550 5.1.1 no\r\n" + OK + GO, OK) as (session, heard):
+        facts = await run(session, TO)
+
+        assert [type(classify(fact)) for fact in facts] == [Bounced, Delivered]
+        assert bytes(heard).startswith(
+            b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\nRCPT TO:<c@example.net>\r\nDATA\r\nSubject: x"
+        )
+        assert session.usable
+
+
+async def test_who_was_refused_stays_refused_when_the_connection_dies():
+    """The refusal is a fact; for the other nobody knows."""
+    async with session_with(OK + b"550 5.1.1 no\r\n" + OK + GO, None) as (session, _):
+        facts = await run(session, TO)
+
+        assert [type(classify(fact)) for fact in facts] == [Bounced, Ambiguous]
+
+
+async def test_data_refused_for_those_who_were_accepted():
+    """The others keep their own answers, and no transaction is left open."""
+    async with session_with(OK + b"550 5.1.1 no\r\n" + OK + b"451 4.3.0 later\r\n", OK) as (session, heard):
+        facts = await run(session, TO)
+
+        assert [type(classify(fact)) for fact in facts] == [Bounced, Deferred]
+        assert bytes(heard).endswith(b"RSET\r\n")
+        assert session.usable
+
+
+async def test_nobody_accepted_and_354_end_with_a_lone_dot():
+    """Several refused recipients are as one."""
+    refused = b"550 5.1.1 no\r\n"
+    async with session_with(OK + refused + refused + GO, b"554 5.5.1 no valid recipients\r\n") as (session, heard):
+        facts = await run(session, TO)
+
+        assert [type(classify(fact)) for fact in facts] == [Bounced, Bounced]
+        assert bytes(heard).endswith(b"DATA\r\n.\r\n")
+        assert session.usable
+
+
+async def test_without_a_claim_no_dot_is_sent():
+    """The lease has run out: the message may be another's by now, and nothing of it may be accepted."""
+    permit = Permit()
+    permit.under(lambda: False)
+    async with session_with(OK + OK + GO) as (session, heard):
+        facts = await run(session, permit=permit)
+
+        assert isinstance(facts[0], Failure)
+        assert facts[0].kind is FailureKind.LEASE
+        assert isinstance(classify(facts[0]), Deferred)
+        assert not bytes(heard).endswith(b".\r\n")
+        assert not permit.used
 
 
 async def test_a_refused_lone_recipient_and_354_end_with_a_lone_dot():
@@ -141,7 +197,7 @@ async def test_a_refused_lone_recipient_and_354_end_with_a_lone_dot():
 async def test_several_recipients_and_data_refused():
     """The refusal is everybody's, and the transaction is reset: the next message must not be a nested one."""
     async with session_with(OK + OK + OK, b"451 4.3.0 later\r\n", OK) as (session, heard):
-        facts = await run(session, TO)
+        facts = await run(session, TO, whole=True)
 
         assert [str(fact) for fact in facts] == ["451 4.3.0 later"] * 2
         assert bytes(heard).endswith(b"DATA\r\nRSET\r\n")

@@ -24,7 +24,8 @@ from relay.ingress.auth import (
     Presented,
     hash_password,
 )
-from relay.policy.identity import Credentials, Identities
+from relay.policy.credentials import Credentials
+from relay.policy.identity import Identities
 
 
 def b64(text: str | bytes) -> str:
@@ -324,7 +325,7 @@ class Proof:
         self._says = says
         self.asked: list[tuple[Login, float]] = []
 
-    async def prove(self, login: Login, *, patience: float) -> Outcome | None:
+    async def prove(self, login: Login, *, patience: float, fresh: bool = False) -> Outcome | None:
         self.asked.append((login, patience))
         return self._says
 

@@ -11,7 +11,8 @@ from relay.core import reply
 from relay.core.envelope import Address, ReversePath
 from relay.core.login import MAX_SUBACCOUNT, PASSTHROUGH, Assignment, Login, Target
 from relay.core.secret import Secret
-from relay.policy.identity import Client, Considered, Credentials, Decision, Identities, sender_allowed
+from relay.policy.credentials import Credentials
+from relay.policy.identity import Client, Considered, Decision, Identities, sender_allowed
 
 PASSWORD = "correct horse"
 NULL = ReversePath(None)

@@ -1,0 +1,253 @@
+"""What is known to be closed: ways to SparkPost, refused logins, plans over their quota. Pure but for its clock.
+
+A circuit holds back mail so that nobody tries in vain what cannot work, and no other mail suffers:
+
+    circuit      opened by                                            closed by
+    target       a dial in which no port worked                       a dial in which one did (probes do nothing else)
+    login        a 5yz to AUTH, "relaying denied" and the like        a login that succeeds, at most one try a minute
+                 a 4yz to AUTH, a hang-up at it                       time: 5 s, doubled up to 1 min; or success
+    credential   its bare login refused, or three logins of it        any of its logins that succeeds
+                 "Exceed Sending Limit"                               time: 15 min, doubled up to 1 h; or a delivery
+
+One key may have many logins, one for each subaccount; the *bare* login, without a subaccount, stands for the key. Once
+a login of it has worked, those that had been refused by then are known to be refused for reasons of their own, and
+count against the key no more. A login that is held back only with its key takes its turn in the probes: it may be the
+one that works.
+
+A key that changes makes another login of it, for which nothing is known: that closes its circuits at once. A key that
+the application itself presents (passthrough) is its own business and opens no circuit but the target's.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import structlog
+
+from relay.core.login import PASSTHROUGH, SUFFIX, Login, Target
+from relay.core.outcome import Answer, Cause, Delivered, Fact, Failure, FailureKind, Outcome, Phase, classify
+from relay.observe import log as events
+
+log = structlog.get_logger()
+
+LOGIN_PROBE: Final = 60.0  # seconds between logins with a key that was refused
+CREDENTIAL_AFTER: Final = 3  # refused logins
+BUSY_FIRST, BUSY_LONGEST = 5.0, 60.0  # seconds: a 4yz greeting, a 4yz to AUTH
+QUOTA_FIRST, QUOTA_LONGEST = 900.0, 3600.0  # seconds: fact sheet 4.1, the limit is over a rolling window
+TARGET_PROBE: Final = 2.0  # seconds between probes of a target
+
+_LONG_AGO: Final = float("-inf")
+_BEFORE_LOGIN: Final = frozenset(
+    {Phase.RESOLVE, Phase.CONNECT, Phase.BANNER, Phase.EHLO, Phase.STARTTLS, Phase.TLS, Phase.AUTH}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Left alone until the time `again`, after a wait of so many seconds, because of `outcome`."""
+
+    outcome: Outcome
+    again: float
+    wait: float
+
+
+class Circuits:
+    """All circuits of one relay. `now` is a monotonic clock; `on_change` is called when one opens or closes."""
+
+    def __init__(self, now: Callable[[], float], on_change: Callable[[], None] = lambda: None) -> None:
+        self._now = now
+        self._on_change = on_change
+        self._targets: dict[Target, Pause] = {}
+        self._refused: dict[Login, Outcome] = {}
+        self._against: dict[Login, dict[Login, None]] = {}  # by bare login: the refused ones that speak against the key
+        self._suspected: dict[Login, None] = {}  # asked for, and held back only with their key; in that order
+        self._tried: dict[Login, float] = {}  # when a login that was refused or suspected had its last turn
+        self._key_tried: dict[Login, float] = {}  # by bare login: when any login of the key had it
+        self._busy: dict[Login, Pause] = {}
+        self._over_quota: dict[Login, Pause] = {}  # by bare login
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    def blocked(self, login: Login) -> Outcome | None:
+        """What holds mail of this login back; None if nothing is known to. Who asks in vain joins the probes."""
+        if (down := self._targets.get(login.target)) is not None:
+            return down.outcome
+        if login.credential == PASSTHROUGH:
+            return None
+        if login not in self._refused and self._refusal_of_key(login) is not None:
+            self._suspected.setdefault(login)
+        return self._held_back(login)
+
+    @property
+    def all_open(self) -> bool:
+        """True if nothing is held back."""
+        return not (self._targets or self._refused or self._busy or self._over_quota)
+
+    def _held_back(self, login: Login) -> Outcome | None:
+        refusal = self._refused.get(login) or self._refusal_of_key(login)
+        if refusal is not None:
+            return refusal
+        pauses = (self._busy.get(login), self._over_quota.get(bare(login)))
+        return next((pause.outcome for pause in pauses if pause is not None and pause.again > self._now()), None)
+
+    def _refusal_of_key(self, login: Login) -> Outcome | None:
+        """What speaks against the key itself: a refusal of its bare login, or of enough others."""
+        key = bare(login)
+        against = self._against.get(key, {})
+        if key in against:
+            return self._refused[key]
+        return self._refused[next(iter(against))] if len(against) >= CREDENTIAL_AFTER else None
+
+    def next_change(self) -> float | None:
+        """In how many seconds a circuit that only time closes will be closed."""
+        now = self._now()
+        pauses = (*self._busy.values(), *self._over_quota.values())
+        return min((pause.again - now for pause in pauses if pause.again > now), default=None)
+
+    @property
+    def targets_down(self) -> dict[Target, Outcome]:
+        return {target: pause.outcome for target, pause in self._targets.items()}
+
+    @property
+    def logins_refused(self) -> dict[Login, Outcome]:
+        return dict(self._refused)
+
+    # -- learning -----------------------------------------------------------------------------------------------------
+
+    def target_down(self, target: Target, fact: Fact) -> None:
+        """No port of it works. Many dials may find that at once; only probes make the wait longer."""
+        outcome, known = classify(fact), self._targets.get(target)
+        if known is not None and _says_not_now(known.outcome.fact) == _says_not_now(fact):
+            self._targets[target] = replace(known, outcome=outcome)
+            return
+        wait = BUSY_FIRST if _says_not_now(fact) else TARGET_PROBE
+        self._targets[target] = Pause(outcome, self._now() + wait, wait)
+        if known is None:
+            log.error(events.UPSTREAM_DOWN, host=target.host, reason=str(fact))
+            self._on_change()
+
+    def target_up(self, target: Target, port: int) -> None:
+        if self._targets.pop(target, None) is not None:
+            log.warning(events.UPSTREAM_UP, host=target.host, port=port)
+            self._on_change()
+
+    def learn(self, login: Login, outcomes: Iterable[Outcome]) -> None:
+        """What an attempt or a probe under this login has told about it.
+
+        An attempt may have had several transactions, and it ends with the one that went wrong: so what is good news is
+        taken in first. It is none while the login is held back, for what succeeds now had logged in before.
+        """
+        if login.credential == PASSTHROUGH:
+            return
+        outcomes = tuple(outcomes)
+        if self._held_back(login) is None:
+            if any(isinstance(outcome, Delivered) for outcome in outcomes):
+                self._over_quota.pop(bare(login), None)
+            if any(map(_shows_login, outcomes)):
+                self.login_works(login)
+        for outcome in outcomes:
+            if outcome.cause is Cause.LOGIN_REFUSED:
+                self._refuse(login, outcome)
+            elif outcome.cause is Cause.QUOTA:
+                self._pause(self._over_quota, bare(login), outcome, QUOTA_FIRST, QUOTA_LONGEST)
+            elif self._broke_at_login(login, outcome):
+                self._pause(self._busy, login, outcome, BUSY_FIRST, BUSY_LONGEST)
+
+    def _broke_at_login(self, login: Login, outcome: Outcome) -> bool:
+        """The port works, and logging in did not: a 4yz, a hang-up. Waiting in vain for a turn is none."""
+        fact = outcome.fact
+        late = isinstance(fact, Failure) and fact.kind is FailureKind.DEADLINE
+        return fact.phase in (Phase.EHLO, Phase.AUTH) and not late and login.target not in self._targets
+
+    def login_works(self, login: Login) -> None:
+        """SparkPost has accepted it: so its key is good, whatever was said of other logins under it."""
+        busy = self._busy.pop(login, None)
+        restored = self._refused.pop(login, None) is not None
+        suspicion = self._against.pop(bare(login), None) is not None
+        if suspicion:
+            for one in [one for one in self._suspected if bare(one) == bare(login)]:
+                del self._suspected[one]
+        if restored:
+            log.warning(events.CREDENTIAL_RESTORED, credential=login.credential, username=login.username)
+        if restored or suspicion or (busy is not None and busy.again > self._now()):
+            self._on_change()
+
+    def _refuse(self, login: Login, outcome: Outcome) -> None:
+        self._suspected.pop(login, None)
+        self._took_turn(login)
+        known = login in self._refused
+        self._refused[login] = outcome
+        if not known:
+            self._against.setdefault(bare(login), {})[login] = None
+            log.error(
+                events.CREDENTIAL_REFUSED,
+                credential=login.credential,
+                username=login.username,
+                reply=str(outcome.fact),
+            )
+            self._on_change()
+
+    def _pause(self, pauses: dict[Login, Pause], login: Login, outcome: Outcome, first: float, longest: float) -> None:
+        """Several messages may hear the same at once; only the first of them makes the wait longer."""
+        known, now = pauses.get(login), self._now()
+        if known is None or known.again <= now:
+            wait = first if known is None else min(known.wait * 2, longest)
+            pauses[login] = Pause(outcome, now + wait, wait)
+            self._on_change()
+
+    # -- probing ------------------------------------------------------------------------------------------------------
+
+    def targets_to_probe(self) -> list[Target]:
+        """Those whose turn it is. One that says "not now" is left alone for longer after each probe."""
+        now = self._now()
+        due = [target for target, pause in self._targets.items() if pause.again <= now]
+        for target in due:
+            pause = self._targets[target]
+            wait = min(pause.wait * 2, BUSY_LONGEST if _says_not_now(pause.outcome.fact) else TARGET_PROBE)
+            self._targets[target] = replace(pause, again=now + wait, wait=wait)
+        return due
+
+    def logins_to_probe(self) -> list[Login]:
+        """Those whose turn it is: of each key the one that has waited longest, and never more than one a minute."""
+        now = self._now()
+        turns: dict[Login, Login] = {}
+        for login in (*self._suspected, *self._refused):
+            key = bare(login)
+            if login.target in self._targets or self._key_tried.get(key, _LONG_AGO) + LOGIN_PROBE > now:
+                continue
+            rival = turns.setdefault(key, login)
+            if self._tried.get(login, _LONG_AGO) < self._tried.get(rival, _LONG_AGO):
+                turns[key] = login
+        for login in turns.values():
+            self._took_turn(login)
+        return list(turns.values())
+
+    def _took_turn(self, login: Login) -> None:
+        self._tried[login] = self._key_tried[bare(login)] = self._now()
+
+    def forget(self, current: Callable[[Login], bool]) -> None:
+        """Drop what is known of logins that nobody uses any more: their key has changed, or they are not configured."""
+        changed = False
+        books: tuple[dict[Login, Any], ...] = (self._refused, self._against, self._busy, self._over_quota)
+        for book in (*books, self._suspected, self._tried, self._key_tried):
+            for login in [one for one in book if not current(one)]:
+                del book[login]
+                changed = True
+        if changed:
+            self._on_change()
+
+
+def bare(login: Login) -> Login:
+    """The login of the same key without a subaccount; it stands for the key."""
+    base, suffix, _ = login.username.partition(SUFFIX)
+    return replace(login, username=base) if suffix else login
+
+
+def _shows_login(outcome: Outcome) -> bool:
+    """It was decided behind a login that had succeeded."""
+    return outcome.fact.phase not in _BEFORE_LOGIN and outcome.cause is not Cause.LOGIN_REFUSED
+
+
+def _says_not_now(fact: Fact) -> bool:
+    """A greeting of 4yz: the service is there, and wants to be left alone."""
+    return isinstance(fact, Answer) and fact.phase is Phase.BANNER and fact.reply.transient

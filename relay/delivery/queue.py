@@ -1,0 +1,203 @@
+"""The queue: takes messages over from the intake, and sends what is due for as long as the relay runs.
+
+Old mail and new share the connections. The worker claims what is due, the oldest first, up to its capacity; a message
+that has just been stored may be attempted at once beside that, without a detour through a claim, so that it is not
+starved by a backlog.
+"""
+
+import asyncio
+import contextlib
+from typing import Final
+
+import structlog
+
+from relay.core.message import Message
+from relay.core.ports import AttemptReport, Bearer, Clock, Courier, Resolver, RunningAttempt, Spool
+from relay.core.spooled import Claim, Deposit, Lane, Record, SpoolUnavailable
+from relay.delivery.attempts import Attempts
+from relay.delivery.bookkeeping import Bookkeeper
+from relay.observe import log as events
+
+log = structlog.get_logger()
+
+LONGEST_SLEEP: Final = 30.0  # seconds between looks at the queue, whatever was said about the next message
+SPOOL_PAUSE: Final = 1.0  # seconds before a spool that cannot be written is asked again
+
+
+class DeliveryQueue:
+    """A MailQueue over one spool. `connections` is how many there may be to SparkPost."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        courier: Courier,
+        resolver: Resolver,
+        bookkeeper: Bookkeeper,
+        clock: Clock,
+        connections: int,
+    ) -> None:
+        self._spool = spool
+        self._courier = courier
+        self._resolver = resolver
+        self._bookkeeper = bookkeeper
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._backlog = Attempts(spool, courier, resolver, bookkeeper, clock, self._wake.set)
+        self._fresh = Attempts(spool, courier, resolver, bookkeeper, clock, self._wake.set)
+        # A connection is kept busy by the message on it and one that waits.
+        self._backlog_room = 2 * connections
+        self._fresh_room = connections
+        self._lanes: frozenset[Lane] = frozenset()
+        self._notes: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._claims_no_more = asyncio.Event()
+
+    @property
+    def problem(self) -> str | None:
+        return self._spool.problem
+
+    def wake(self) -> None:
+        """Something has changed: a message, or what holds mail back."""
+        self._wake.set()
+
+    # -- taking over --------------------------------------------------------------------------------------------------
+
+    async def keep(
+        self,
+        message: Message,
+        bearer: Bearer,
+        *,
+        report: AttemptReport | None = None,
+        attempt: RunningAttempt | None = None,
+    ) -> None:
+        claim = self._claim(message, bearer)
+        self._lanes |= {Lane.of(bearer.assignment)}
+        if attempt is not None:
+            await self._spool.put(self._deposit(message, bearer, claimed=True))
+            self._fresh.adopt(claim, attempt)
+        elif report is not None:
+            await self._keep_report(claim, bearer, report)
+        elif len(self._fresh) < self._fresh_room and not self._draining and not self._courier.blocked(bearer.login):
+            await self._spool.put(self._deposit(message, bearer, claimed=True))
+            self._fresh.start(claim)
+        else:
+            await self._spool.put(self._deposit(message, bearer))
+            message.content.close()
+            self._wake.set()
+
+    async def _keep_report(self, claim: Claim, bearer: Bearer, report: AttemptReport) -> None:
+        record = self._bookkeeper.record(claim, report)
+        await self._spool.put(self._deposit(claim.message, bearer, record=record))
+        claim.message.content.close()
+        self._bookkeeper.tell(claim, record.settlement)
+        self._wake.set()
+
+    def enter(self, message: Message, bearer: Bearer, report: AttemptReport) -> None:
+        record = self._bookkeeper.record(self._claim(message, bearer), report)
+        message.content.close()
+        note = asyncio.get_running_loop().create_task(self._enter(self._deposit(message, bearer, record=record)))
+        self._notes.add(note)
+        note.add_done_callback(self._notes.discard)
+
+    async def _enter(self, deposit: Deposit) -> None:
+        # The message is with SparkPost and the log says so: without its line in the ledger nothing is lost.
+        with contextlib.suppress(SpoolUnavailable):
+            await self._spool.put(deposit)
+
+    def _claim(self, message: Message, bearer: Bearer) -> Claim:
+        """A message that has just come in, as if it had been claimed."""
+        return Claim(
+            message=message,
+            assignment=bearer.assignment,
+            pending=tuple(range(len(message.envelope.recipients))),
+            attempts=0,
+            age_left=bearer.terms.max_age,
+            received=self._clock.now(),
+            failed_before=False,
+        )
+
+    def _deposit(
+        self, message: Message, bearer: Bearer, *, claimed: bool = False, record: Record | None = None
+    ) -> Deposit:
+        return Deposit(
+            message=message,
+            assignment=bearer.assignment,
+            received=self._clock.now(),
+            max_age=bearer.terms.max_age,
+            claimed=claimed,
+            record=record,
+        )
+
+    # -- sending what is due ------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Send what is due, until `drain`."""
+        try:
+            while not self._draining:
+                self._wake.clear()
+                pause = await self._fill()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+        finally:
+            self._claims_no_more.set()
+
+    async def _fill(self) -> float:
+        """Claim as much as there is room for; how long to sleep then, unless something happens."""
+        room = self._backlog_room - len(self._backlog)
+        if room < self._backlog_room // 2:
+            return LONGEST_SLEEP
+        try:
+            claimed = await self._spool.claim(room, skip=self.blocked_lanes())
+        except SpoolUnavailable:
+            return SPOOL_PAUSE
+        if self._draining:
+            with contextlib.suppress(SpoolUnavailable):  # they come round all the same, marked
+                await self._spool.give_back([claim.message.queue_id for claim in claimed.claims])
+            return 0.0
+        self._lanes |= claimed.lanes
+        for claim in claimed.claims:
+            self._backlog.start(claim)
+        for damaged in claimed.damaged:
+            log.error(events.SPOOL_QUARANTINED, queue_id=damaged.queue_id, reason=damaged.reason)
+        if claimed.damaged:
+            return 0.0  # there is room again
+        pauses = (claimed.next_due, self._courier.next_change(), LONGEST_SLEEP)
+        return min(pause for pause in pauses if pause is not None)
+
+    def blocked_lanes(self) -> frozenset[Lane]:
+        """The lanes whose mail is held back now. Where the credential has gone, the attempt finds it out."""
+        if self._courier.all_open:
+            return frozenset()
+        return frozenset(lane for lane in self._lanes if self._blocked(lane))
+
+    def _blocked(self, lane: Lane) -> bool:
+        login = self._resolver.login_of(lane)
+        return login is not None and self._courier.blocked(login) is not None
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> frozenset[str]:
+        """The queue ids of the claims that this process holds."""
+        return frozenset(self._backlog.alive) | frozenset(self._fresh.alive)
+
+    async def renew(self) -> None:
+        """The heartbeat of all attempts; raises SpoolUnavailable."""
+        await self._backlog.renew()
+        await self._fresh.renew()
+
+    def stop_claiming(self) -> None:
+        """Begin no attempt any more."""
+        self._draining = True
+        self._wake.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Let the attempts under way come to their end, for so long, then break them off."""
+        self.stop_claiming()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._claims_no_more.wait()
+        await asyncio.gather(self._backlog.drain(seconds), self._fresh.drain(seconds))
+        if self._notes:
+            await asyncio.wait(self._notes)

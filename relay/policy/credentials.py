@@ -1,0 +1,88 @@
+"""What a credential's name stands for now: host, user name and key. The key may change while the relay runs."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final, Self
+
+from relay.config import Config, Credential
+from relay.core.login import PASSTHROUGH, SUFFIX, Assignment, Login, Target, parse_subaccount, username_for
+from relay.core.secret import Secret
+
+INJECTION: Final = "SMTP_Injection"  # fact sheet 1.1: the user name of every SparkPost account that is not Enterprise
+
+# How applications write a subaccount into a user name: SparkPost's own suffix, or the short forms `name+N` and `N`.
+_SUBACCOUNT = re.compile(rf"(?:(?P<base>.+){re.escape(SUFFIX)}|.+\+)?(?P<number>[0-9]+)", re.IGNORECASE)
+
+
+class Credentials:
+    """What the names in an assignment stand for today: hosts, user names and keys."""
+
+    def __init__(self, target: Target, username: str, logins: Mapping[str, Login]) -> None:
+        """`target` and `username` are the configuration's `upstream`; `logins` has each credential's bare login."""
+        self._target = target
+        self._username = username
+        self._bases = frozenset({INJECTION.lower(), username.lower()})
+        self._logins = dict(logins)
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        general = config.upstream
+        logins = {
+            name: _bare_login(name, credential, Target(general.host, general.ports), general.username)
+            for name, credential in config.credentials.items()
+        }
+        return cls(Target(general.host, general.ports), general.username, logins)
+
+    def login_for(self, assignment: Assignment) -> Login:
+        """The login that mail of this assignment travels under. Not for passthrough, whose login the session holds."""
+        login = self.login_of(assignment.credential, assignment.subaccount)
+        assert login is not None
+        return login
+
+    def login_of(self, credential: str, subaccount: int | None) -> Login | None:
+        """A credential's login for a subaccount; None if there is no such credential."""
+        bare = self._logins.get(credential)
+        return None if bare is None else replace(bare, username=username_for(bare.username, subaccount))
+
+    def change_key(self, credential: str, key: Secret) -> bool:
+        """A credential has another key from now on; False if it is the one it had."""
+        bare = self._logins[credential]
+        if bare.key == key:
+            return False
+        self._logins[credential] = replace(bare, key=key)
+        return True
+
+    def current(self, login: Login) -> bool:
+        """Is this still how its credential logs in? An application's own key is its own business."""
+        if login.credential == PASSTHROUGH:
+            return True
+        bare = self._logins.get(login.credential)
+        return bare is not None and (bare.key, bare.target) == (login.key, login.target)
+
+    @property
+    def bare_logins(self) -> Mapping[str, Login]:
+        """The login of each credential without a subaccount, by name."""
+        return self._logins
+
+    def passthrough_login(self, user_name: str, key: Secret) -> Login | None:
+        """The login an application means by a user name and a key of its own; None if it is no SparkPost user name.
+
+        Taken are `SMTP_Injection` or the configured user name, in any case, alone or with `:X-MSYS-SUBACCOUNT=N` behind
+        it; any name with `+N` behind it; and the bare number `N`. What is presented to SparkPost is always the
+        configured user name, and the key says what it may do.
+        """
+        subaccount = None
+        if user_name.lower() not in self._bases:
+            found = _SUBACCOUNT.fullmatch(user_name)
+            subaccount = parse_subaccount(found["number"]) if found is not None else None
+            if found is None or subaccount is None or (found["base"] or INJECTION).lower() not in self._bases:
+                return None
+        return Login(self._target, username_for(self._username, subaccount), key, PASSTHROUGH) if key else None
+
+
+def _bare_login(name: str, credential: Credential, target: Target, username: str) -> Login:
+    """A credential's login without a subaccount; what it does not say itself is `upstream`'s."""
+    own = credential.upstream
+    target = Target(own.host or target.host, own.ports or target.ports)
+    return Login(target, own.username or username, credential.api_key, name)
