@@ -25,6 +25,8 @@ ENV RELAY_LISTEN=0.0.0.0:2525
 ENV RELAY__SPOOL__URL=none
 USER 10025:10025
 EXPOSE 2525
+# Red until it takes mail, and whenever it does not; an outage of SparkPost alone does not restart anything.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=15s CMD ["sparkpost-relay", "health"]
 # SIGTERM: messages in hand are answered, then it exits 0.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["sparkpost-relay"]

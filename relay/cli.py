@@ -5,19 +5,16 @@ configuration. Every command imports what it needs when it runs, so that the sma
 """
 
 import asyncio
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import Annotated
 
 import typer
 
 from relay import __version__
-
-if TYPE_CHECKING:
-    from relay.config import Loaded
-
-EX_UNAVAILABLE: Final = 69
-EX_CONFIG: Final = 78
+from relay.options import EX_CONFIG, EX_UNAVAILABLE, ConfigOption, fail, load_config, load_places
+from relay.queue_cli import queue
 
 cli = typer.Typer(
     name="sparkpost-relay",
@@ -27,38 +24,12 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="Without it: $RELAY_CONFIG, else /etc/sparkpost-relay/relay.yaml, else the environment alone.",
-    ),
-]
+cli.add_typer(queue, name="queue")
 
 
 def main() -> None:
     """The `sparkpost-relay` program."""
     cli()
-
-
-def _load(path: Path | None) -> "Loaded":
-    """The configuration with its warnings on stderr, or every problem on stderr and exit 78."""
-    from relay.config import ConfigError, load
-
-    try:
-        loaded = load(str(path) if path is not None else None)
-    except ConfigError as error:
-        _fail(str(error), EX_CONFIG)
-    for warning in loaded.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    return loaded
-
-
-def _fail(text: str, status: int) -> NoReturn:
-    print(text, file=sys.stderr)
-    raise typer.Exit(status)
 
 
 def _show_version(wanted: bool) -> None:
@@ -80,19 +51,26 @@ def _options(
 def serve(config: ConfigOption = None) -> None:
     """Run the relay until SIGTERM or SIGINT.
 
-    Exit 0 after messages in hand have been answered, 78 on bad configuration, 69 if a listener cannot bind.
+    Exit 0 after messages in hand have been answered, 78 on bad configuration or a spool that cannot be used, 69 if a
+    listener cannot bind or another relay has the spool.
     """
+    from relay.admin.sockets import AdminUnavailable
     from relay.app import run
     from relay.ingress.data import scratch_problem
     from relay.ingress.listener import BindError
+    from relay.spool.database import SpoolUnusable
+    from relay.spool.lock import SpoolInUse
 
-    loaded = _load(config)
+    loaded = load_config(config)
     if (problem := scratch_problem()) is not None:
         print(f"warning: {problem}", file=sys.stderr)
     try:
-        asyncio.run(run(loaded.config))
-    except BindError as error:
-        _fail(str(error), EX_UNAVAILABLE)
+        status = asyncio.run(run(loaded))
+    except (AdminUnavailable, BindError, SpoolInUse) as error:
+        fail(str(error), EX_UNAVAILABLE)
+    except SpoolUnusable as error:
+        fail(str(error), EX_CONFIG)
+    raise typer.Exit(status)
 
 
 @cli.command()
@@ -153,7 +131,7 @@ def check_config(config: ConfigOption = None) -> None:
     """
     from relay.config import dump
 
-    print(dump(_load(config)), end="")
+    print(dump(load_config(config)), end="")
 
 
 @cli.command()
@@ -180,7 +158,7 @@ def explain(
     from relay.explain import explain as explained
 
     text, passes = explained(
-        _load(config).config,
+        load_config(config).config,
         login=login,
         mail_from=mail_from,
         client=client,
@@ -201,7 +179,7 @@ def doctor(config: ConfigOption = None) -> None:
     """
     from relay.doctor import examine
 
-    raise typer.Exit(asyncio.run(examine(_load(config).config)))
+    raise typer.Exit(asyncio.run(examine(load_config(config).config)))
 
 
 @cli.command()
@@ -221,6 +199,19 @@ def send(
     raise typer.Exit(send_test_message(to=to, mail_from=mail_from or to, via=via, login=login, password=password))
 
 
+@cli.command()
+def health(config: ConfigOption = None) -> None:
+    """Ask the running relay whether it takes mail, as a container runtime does.
+
+    Exit 0 if it does, 1 if not, with the reason.
+    """
+    from relay.admin.probe import ask
+
+    ready, text = ask(load_places(config), os.environ)
+    print(text)
+    raise typer.Exit(0 if ready else 1)
+
+
 @cli.command("hash-password")
 def hash_password() -> None:
     """Print the argon2id hash of a password, for `identities[].password`.
@@ -234,5 +225,5 @@ def hash_password() -> None:
     else:
         password = sys.stdin.readline().rstrip("\r\n")
     if not password:
-        _fail("an empty password protects nothing: give one on stdin", 1)
+        fail("an empty password protects nothing: give one on stdin", 1)
     print(hashed(password))

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 import typer
+from prometheus_client.metrics import MetricWrapperBase
 
+from relay.admin.access import PUBLIC
+from relay.admin.messages import Messages
+from relay.admin.pages import Pages
 from relay.cli import cli
 from relay.observe.log import EVENTS
 from relay.observe.metrics import PREFIX, Metrics
+from relay.queue_cli import queue
 
 ROOT = Path(__file__).parents[2]
 MONITORING = (ROOT / "docs" / "monitoring.md").read_text()
@@ -23,6 +28,9 @@ def first_column(heading: str) -> set[str]:
     return set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
 
 
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+
+
 def test_every_log_event_is_documented():
     """The vocabulary and the table agree."""
     assert first_column("## Log events") == set(EVENTS)
@@ -30,12 +38,28 @@ def test_every_log_event_is_documented():
 
 def test_every_metric_is_documented():
     """The registry and the table agree, labels included."""
-    described = {}
-    for family in Metrics().registry.collect():
-        name = family.name.removeprefix(f"{PREFIX}_")
-        described[f"{name}_total" if family.type == "counter" else name] = family.type
+    described = {
+        metric._name.removeprefix(f"{PREFIX}_") + ("_total" if metric._type == "counter" else ""): metric._labelnames
+        for metric in vars(Metrics()).values()
+        if isinstance(metric, MetricWrapperBase)
+    }
+    section = MONITORING.split("## Metrics\n", 1)[1].split("\n#", 1)[0]
+    rows = re.findall(r"^\| `(\w+)` \|([^|]*)\|", section, re.MULTILINE)
 
-    assert first_column("## Metrics") == set(described)
+    assert {name: tuple(re.findall(r"`(\w+)`", labels)) for name, labels in rows} == described
+
+
+def test_every_http_path_is_documented():
+    """The routes of the admin server and the table agree, methods and what is public included."""
+    pages = Pages.__new__(Pages)
+    documented = re.findall(r"^\| `(GET|POST) (/[^`]*)` \| (yes)? *\|", MONITORING, re.MULTILINE)
+    served = set()
+    for route in [*Pages.routes(pages), *Messages(None).routes()]:
+        path, _, choice = route.path.replace("{id}", "ID").partition("{command:")
+        served |= {(route.method, path + command) for command in choice.rstrip("}").split("|")}
+
+    assert {(method, path) for method, path, _ in documented} == served
+    assert {path for _, path, public in documented if public} == PUBLIC
 
 
 def test_every_tolerance_is_documented():
@@ -47,12 +71,41 @@ def test_every_tolerance_is_documented():
     assert first_column("### Kinds of tolerance") == counted
 
 
+QUEUE = typer.main.get_command(queue)
 COMMANDS = {command.name or command.callback.__name__: command for command in cli.registered_commands}
 
 
 def test_the_commands_are_those_of_the_contract():
     """Nothing is missing and nothing has been renamed."""
-    assert set(COMMANDS) >= {"serve", "demo", "sandbox", "check-config", "explain", "doctor", "send", "hash-password"}
+    assert set(COMMANDS) >= {
+        "serve",
+        "demo",
+        "sandbox",
+        "check-config",
+        "explain",
+        "doctor",
+        "send",
+        "hash-password",
+        "health",
+    }
+    assert set(QUEUE.commands) == {"list", "show", "retry", "hold", "release", "delete", "stats"}
+
+
+def test_every_queue_command_is_in_the_manual():
+    """And the manual names none that is not there."""
+    named = set(re.findall(r"(?:\$ sparkpost-relay |\| `|`)queue (\w+)", OPERATIONS))
+
+    assert named == set(QUEUE.commands)
+
+
+@pytest.mark.parametrize("name", list(QUEUE.commands))
+def test_every_queue_command_has_help(name):
+    """As for the others; and each prints JSON for programs."""
+    command = QUEUE.commands[name]
+
+    assert command.help
+    assert all(getattr(parameter, "help", None) for parameter in command.params)
+    assert "--json" in {option for parameter in command.params for option in parameter.opts}
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
