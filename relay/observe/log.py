@@ -50,7 +50,7 @@ EVENTS: Final[Mapping[str, str]] = {
     TX_ACCEPTED: "a message was accepted: the relay answered 250 after the final dot",
     TX_REJECTED: "a command or a message of a client was refused, with the reply it got",
     QUEUE_DEFERRED: "a stored message could not be sent now and will be tried again",
-    QUEUE_BOUNCED: "a recipient of a stored message was refused for good; the message is a dead letter now",
+    QUEUE_BOUNCED: "a recipient of a stored message was refused for good",
     QUEUE_EXPIRED: "a recipient of a stored message was given up, because the message is over age",
     QUEUE_HELD: "a stored message waits for the operator, and why",
     QUEUE_RECLAIMED: "an attempt was broken off by the end of the relay; its message may be sent twice",
