@@ -1,13 +1,14 @@
 """What a long queue does to the spool: the price of a claim, of the numbers and of a new message at growing depths."""
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import tempfile
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import median
 
@@ -15,12 +16,12 @@ from relay.core.envelope import Address, Envelope, Recipient, ReversePath
 from relay.core.lifecycle import State
 from relay.core.login import Assignment
 from relay.core.message import Content, MemoryBody, Message
-from relay.core.spooled import Deposit
+from relay.core.spooled import Claimed, Deposit
 from relay.spool.sqlite import SqliteSpool
 
 LANES = 10
 BATCH = 20  # messages in a claim, as many as a relay with ten connections takes
-REPEATS = 40
+ROUNDS = 40
 HEADER = b"From: a@example.com\r\nTo: b@example.net\r\nSubject: benchmark\r\n"
 
 
@@ -38,29 +39,54 @@ class BenchmarkClock:
 
 
 @dataclass(frozen=True, slots=True)
+class Prices:
+    """Milliseconds: of a claim of 20 messages with all its reading, of the numbers, of one more message, of a page of
+    the list."""
+
+    claim: float
+    stats: float
+    put: float
+    page: float
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """Milliseconds, medians: of a claim of 20 messages with all its reading, of the numbers, of one more message, of a
-    page of the list."""
+    """One depth: medians over the rounds of its prices, and of how many times the prices of the shortest queue they
+    were in the same round."""
 
     depth: int
-    claim_ms: float
-    stats_ms: float
-    put_ms: float
-    page_ms: float
+    prices: Prices
+    ratios: Prices
 
 
 async def measure(directory: Path, depths: Sequence[int]) -> list[Row]:
-    """One spool that grows from depth to depth."""
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="relay-depth-benchmark-", dir=directory) as scratch:
-        path = Path(scratch, "spool.db")
-        filled = 0
+    """A spool for each depth, all measured in each round: what the disk does meanwhile falls on all alike."""
+    async with contextlib.AsyncExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-depth-benchmark-", dir=directory))
+        spools = []
         for depth in depths:
+            path = Path(scratch, f"{depth}.db")
             await (await SqliteSpool.open(path, BenchmarkClock(), reserve=0)).close()
-            fill(path, filled, depth)
-            filled = depth
-            rows.append(await _at(path, depth))
-    return rows
+            fill(path, 0, depth)
+            spools.append(await SqliteSpool.open(path, BenchmarkClock(), reserve=0))
+            stack.push_async_callback(spools[-1].close)
+        rounds = [[await _prices(spool, number) for spool in spools] for number in range(ROUNDS + 1)]
+    return [
+        Row(
+            depth,
+            prices=_medians([prices[place] for prices in rounds[1:]]),  # the first one warms up
+            ratios=_medians([_ratios(prices[place], prices[0]) for prices in rounds[1:]]),
+        )
+        for place, depth in enumerate(depths)
+    ]
+
+
+def _ratios(mine: Prices, first: Prices) -> Prices:
+    return Prices(*(one / other for one, other in zip(astuple(mine), astuple(first), strict=True)))
+
+
+def _medians(rounds: Sequence[Prices]) -> Prices:
+    return Prices(*(median(column) for column in zip(*map(astuple, rounds), strict=True)))
 
 
 def fill(path: Path, first: int, end: int) -> None:
@@ -90,43 +116,37 @@ def fill(path: Path, first: int, end: int) -> None:
     connection.close()
 
 
-async def _at(path: Path, depth: int) -> Row:
-    spool = await SqliteSpool.open(path, BenchmarkClock(), reserve=0)
-    make = deposits(2_000)
-    claims, puts = [], []
-    for number in range(REPEATS):
-        began = time.perf_counter()
-        claimed = await spool.claim(BATCH)
-        claims.append(time.perf_counter() - began)
-        assert len(claimed.claims) == BATCH
-        await spool.give_back([claim.message.queue_id for claim in claimed.claims])
-        puts.append(await _timed(lambda number=number: spool.put(make(depth + number))))  # type: ignore[misc]
-    stats = [await _timed(spool.stats) for _ in range(REPEATS)]
-    pages = [await _timed(lambda: spool.page(state=State.QUEUED)) for _ in range(REPEATS)]
-    await spool.close()
-    return Row(depth, *(1000 * median(times) for times in (claims, stats, puts, pages)))
+async def _prices(spool: SqliteSpool, number: int) -> Prices:
+    claimed: list[Claimed] = []
+
+    async def claim() -> None:
+        claimed.append(await spool.claim(BATCH))
+
+    claiming = await _timed(claim)
+    assert len(claimed[0].claims) == BATCH
+    await spool.give_back([claim.message.queue_id for claim in claimed[0].claims])
+    new = deposits(2_000)(number)
+    return Prices(
+        claiming,
+        await _timed(spool.stats),
+        await _timed(lambda: spool.put(new)),
+        await _timed(lambda: spool.page(state=State.QUEUED)),
+    )
 
 
 async def _timed(work: Callable[[], Awaitable[object]]) -> float:
+    """Milliseconds."""
     began = time.perf_counter()
     await work()
-    return time.perf_counter() - began
+    return 1000 * (time.perf_counter() - began)
 
 
 def table(rows: Sequence[Row]) -> str:
     """Milliseconds, and how many times that is of the shortest queue."""
-    lines = ["messages waiting      claim of 20         numbers           a put          a page   ms (times the first)"]
+    lines = ["messages waiting     claim of 20         numbers           a put          a page   ms (times the first)"]
     for row in rows:
-        ratios = [
-            f"{mine:.2f} ({mine / least:.2f})"
-            for mine, least in (
-                (row.claim_ms, rows[0].claim_ms),
-                (row.stats_ms, rows[0].stats_ms),
-                (row.put_ms, rows[0].put_ms),
-                (row.page_ms, rows[0].page_ms),
-            )
-        ]
-        lines.append(f"{row.depth:>16,} " + "".join(f"{ratio:>16}" for ratio in ratios))
+        cells = zip(astuple(row.prices), astuple(row.ratios), strict=True)
+        lines.append(f"{row.depth:>16,}" + "".join(f"{f'{price:.2f} ({ratio:.2f})':>16}" for price, ratio in cells))
     return "\n".join(lines)
 
 

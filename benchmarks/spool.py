@@ -47,7 +47,7 @@ def main() -> int:
     print(accept_table(plan), flush=True)
     rows = asyncio.run(depth.measure(plan.directory, plan.depths))
     print(f"\n{depth.table(rows)}")
-    return 1 if max(row.claim_ms for row in rows) > FLATNESS * rows[0].claim_ms else 0
+    return 1 if max(row.ratios.claim for row in rows) > FLATNESS else 0
 
 
 def read_plan(arguments: Sequence[str]) -> Plan:

@@ -1,5 +1,6 @@
 """The spool's benchmark: its command line, and that it fills a spool as the spool itself would."""
 
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,8 @@ async def test_a_queue_is_measured_at_each_depth(tmp_path: Path) -> None:
     rows = await depth.measure(tmp_path, [100, 200])
 
     assert [row.depth for row in rows] == [100, 200]
-    assert all(min(row.claim_ms, row.stats_ms, row.put_ms, row.page_ms) > 0 for row in rows)
+    assert all(min(*astuple(row.prices), *astuple(row.ratios)) > 0 for row in rows)
+    assert set(astuple(rows[0].ratios)) == {1.0}
     assert len(depth.table(rows).splitlines()) == 3
 
 
