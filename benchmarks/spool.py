@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import depth
+from relay.observe import log as events
 from relay.spool.sqlite import SqliteSpool
 
 SIZES = [2_000, 50_000, 1_000_000]
@@ -43,6 +44,7 @@ class Plan:
 
 def main() -> int:
     """Measures and prints."""
+    events.configure(form="console", level="error", addresses="plain")  # the table is what is to be read
     plan = read_plan(sys.argv[1:])
     print(accept_table(plan), flush=True)
     rows = asyncio.run(depth.measure(plan.directory, plan.depths))
