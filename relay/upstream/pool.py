@@ -12,7 +12,7 @@ from enum import Enum, auto
 from typing import Final
 
 from relay.core.login import Login
-from relay.core.outcome import Failure, FailureKind, Outcome, Phase, classify
+from relay.core.outcome import Cause, Failure, FailureKind, Outcome, Phase, classify
 from relay.upstream.dial import Slots, UpstreamFailure
 from relay.upstream.session import Session
 
@@ -70,7 +70,7 @@ class Pool:
         self._idle: dict[Login, list[tuple[Session, asyncio.TimerHandle]]] = {}
         self._busy: set[Session] = set()
         self._taken = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[tuple[Login, asyncio.Future[None]]] = deque()
         self._goodbyes: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -93,7 +93,7 @@ class Pool:
     async def _acquire(self, login: Login, deadline: float, *, fresh: bool) -> tuple[Session, bool]:
         waited = False
         if self._waiting:
-            await self._wait(first=False)
+            await self._wait(login, first=False)
             waited = True
         while True:
             match decide(login, self._idle, self._taken, self._limits.connections, fresh=fresh):
@@ -108,7 +108,7 @@ class Pool:
                 case Choice.EVICT:
                     return await self._replace(self._oldest_idle(), login, deadline), False
                 case Choice.WAIT:
-                    await self._wait(first=waited)
+                    await self._wait(login, first=waited)
                     waited = True
 
     async def _open(self, login: Login, deadline: float) -> Session:
@@ -120,9 +120,21 @@ class Pool:
             self.give()
             text = "connected, but SparkPost was too slow to log in for the application to wait"
             raise UpstreamFailure(Failure(Phase.AUTH, FailureKind.DEADLINE, text)) from error
+        except UpstreamFailure as failure:
+            if classify(failure.fact).cause is Cause.LOGIN_REFUSED:
+                self._spare(login, failure)
+            self.give()
+            raise
         except BaseException:
             self.give()
             raise
+
+    def _spare(self, login: Login, refused: UpstreamFailure) -> None:
+        """Who waits for this login hears that it is refused, and does not try it himself (design 3.3)."""
+        for waiter in [waiter for waiter in self._waiting if waiter[0] == login]:
+            self._waiting.remove(waiter)
+            if not waiter[1].done():
+                waiter[1].set_exception(UpstreamFailure(refused.fact))
 
     async def _replace(self, old: Session, login: Login, deadline: float) -> Session:
         """A new session in the slot of an idle one, whoever's that was; nobody else can get in between."""
@@ -134,28 +146,29 @@ class Pool:
             raise
         return await self._open(login, deadline)
 
-    async def _wait(self, *, first: bool) -> None:
+    async def _wait(self, login: Login, *, first: bool) -> None:
         """Until a slot or a session has become free; `first` for who has had its turn and found nothing.
 
         A waiter that gives up passes its turn on.
         """
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if first:
-            self._waiting.appendleft(turn)
+            self._waiting.appendleft((login, turn))
         else:
-            self._waiting.append(turn)
+            self._waiting.append((login, turn))
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._wake()
+                if turn.exception() is None:
+                    self._wake()
             else:
-                self._waiting.remove(turn)
+                self._waiting.remove((login, turn))
             raise
 
     def _wake(self) -> None:
         while self._waiting:
-            turn = self._waiting.popleft()
+            _, turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from relay.core.login import Endpoint, Login, Target
-from relay.core.outcome import Failure, FailureKind, Phase
+from relay.core.outcome import Answer, Failure, FailureKind, Phase
+from relay.core.reply import Reply
 from relay.core.secret import Secret
 from relay.upstream.dial import UpstreamFailure
 from relay.upstream.pool import Choice, Pool, PoolLimits, decide
@@ -66,9 +67,14 @@ class Opener:
     def __init__(self) -> None:
         self.opened: list[FakeSession] = []
         self.failure: UpstreamFailure | None = None
+        self.failures: dict[Login, UpstreamFailure] = {}
+        self.tried: list[Login] = []
 
     async def __call__(self, login, deadline, slots):
+        self.tried.append(login)
         await asyncio.sleep(0)
+        if login in self.failures:
+            raise self.failures[login]
         if self.failure is not None:
             raise self.failure
         self.opened.append(FakeSession(login))
@@ -244,3 +250,23 @@ async def test_sessions_are_counted_by_credential_endpoint_and_state(opener):
     assert after == {("default", "smtp.test:587", "idle"): 1}
     await pool.close()
     assert pool.sessions == {}
+
+
+async def test_who_waits_for_a_refused_login_does_not_try_it_himself(opener):
+    """One login is refused once; another login that waits gets its turn."""
+    pool = pool_of(opener, connections=1)
+    held, _ = await pool.acquire(B, 1)
+    refusal = Answer(Phase.AUTH, Reply.parse(535, ["5.7.8 Sorry."]))
+    opener.failures[A] = UpstreamFailure(refusal)
+    waiting = [asyncio.create_task(pool.acquire(A, 5)) for _ in range(5)]
+    other = asyncio.create_task(pool.acquire(B, 5, fresh=True))
+    await asyncio.sleep(0)
+    held.usable = False
+    pool.release(held)
+    refused = await asyncio.gather(*waiting, return_exceptions=True)
+    session, _ = await other
+
+    assert [error.fact for error in refused] == [refusal] * 5
+    assert opener.tried.count(A) == 1
+    assert session.login == B
+    await pool.close()
