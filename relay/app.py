@@ -60,6 +60,7 @@ from relay.upstream.smtp import Handshake, HandshakeTimeouts, Secured, verifying
 
 log = structlog.get_logger()
 
+EX_SOFTWARE: Final = 70  # sysexits(3): a defect of the relay itself has ended it
 KEY_FILES_INTERVAL: Final = 1.0  # seconds between looks at the files that hold API keys
 
 
@@ -108,6 +109,10 @@ class Relay:
         self.admin: AdminServer | None = None
         self._phase = Phase.STARTING
         self._ports_in_use = PortsInUse()
+        self.circuits = Circuits(self._clock.monotonic, self._circuits_changed)
+        watch = UpstreamWatch(self.circuits, self.metrics, self._ports_in_use)
+        dialler, self._pool = build_upstream(config, watch, self._credentials)
+        self._prober = Prober(self.circuits, DialReach(dialler, self._pool), self._pool, self._clock)
         self.failed = asyncio.Event()
 
     async def start(self) -> None:
@@ -131,11 +136,6 @@ class Relay:
                 reserve=config.spool.reserve,
                 socket=None if path is None else str(path),
             )
-        self.circuits = Circuits(self._clock.monotonic, self._circuits_changed)
-        dialler, self._pool = build_upstream(
-            config, UpstreamWatch(self.circuits, self.metrics, self._ports_in_use), self._credentials
-        )
-        self._prober = Prober(self.circuits, DialReach(dialler, self._pool), self._pool, self._clock)
         channel = SmtpChannel(self._pool, config.upstream.recipients_per_transaction)
         route = Route(channel, self.circuits, self._clock, self.metrics)
         intake: Intake = CutThrough(route)
@@ -302,8 +302,7 @@ class Relay:
         if self._background:
             await asyncio.wait(self._background)
         self._passwords.close()
-        if hasattr(self, "_pool"):
-            await self._pool.close()
+        await self._pool.close()
         if self.admin is not None:
             await self.admin.stop()
         if self.spool is not None:
@@ -369,6 +368,3 @@ async def run(loaded: Loaded) -> int:
     await relay.stop()
     log.info(events.RELAY_STOPPED)
     return EX_SOFTWARE if relay.failed.is_set() else 0
-
-
-EX_SOFTWARE: Final = 70  # sysexits(3): a defect of the relay itself has ended it

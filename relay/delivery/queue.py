@@ -193,11 +193,14 @@ class DeliveryQueue:
         self._wake.set()
 
     async def drain(self, seconds: float) -> None:
-        """Let the attempts under way come to their end, for so long, then break them off."""
+        """Let the attempts under way come to their end, for so long in all, then break them off."""
         self.stop_claiming()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(deadline):
                 await self._claims_no_more.wait()
-        await asyncio.gather(self._backlog.drain(seconds), self._fresh.drain(seconds))
+        left = max(0.0, deadline - loop.time())
+        await asyncio.gather(self._backlog.drain(left), self._fresh.drain(left))
         if self._notes:
             await asyncio.wait(self._notes)

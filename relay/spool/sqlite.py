@@ -1,7 +1,7 @@
-"""The spool in SQLite: what `core.ports.Spool` promises, kept by one writer, one reader and files for large content.
+"""The spool in SQLite: what `core.ports.Spool` promises, kept by one writer, two readers and files for large content.
 
-Nothing here blocks the loop: changes go to the writer's thread, readings to the reader's, large content to a few
-threads of their own. The file is locked for as long as the spool is open.
+Nothing here blocks the loop: changes go to the writer's thread, what claims and health read to one reader's, what
+people search for to the other's, large content to threads of its own. The file is locked while the spool is open.
 """
 
 import asyncio
