@@ -1,6 +1,7 @@
 """A certificate authority for one run, and the sink's certificate from it: the relays verify both name and chain."""
 
 import datetime as dt
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +22,14 @@ class Certificates:
     key: Path
 
 
-def issue(directory: Path) -> Certificates:
-    """Writes a new CA and a certificate for `localhost` (ECDSA P-256, as a smarthost of today would have)."""
+def issue(directory: Path, address: str = "127.0.0.1") -> Certificates:
+    """Writes a new CA and a certificate for `localhost` (ECDSA P-256, as a smarthost of today would have).
+
+    It is good for the sink's address too: not every client can be told which name to expect.
+    """
     files = Certificates(directory / "ca.pem", directory / "sink.pem", directory / "sink-key.pem")
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(address))]
     ca_name = _name("sparkpost-relay benchmark CA")
     ca = (
         _builder(ca_name, ca_name, ca_key)
@@ -38,7 +43,7 @@ def issue(directory: Path) -> Certificates:
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
     )

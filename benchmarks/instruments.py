@@ -1,21 +1,16 @@
 """The load generator and the sink of `rig/`, from Python: built, started, read and stopped."""
 
+import base64
 import json
 import signal
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from benchmarks.certificates import Certificates
-
-HERE = Path(__file__).parent
-BUILD = HERE / "build"
-
-
-class RigError(Exception):
-    """The rig itself did not work; nothing was measured."""
+from benchmarks.line import Line
+from benchmarks.rig import BUILD, RigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +32,21 @@ class LoadResult:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyCounters:
+    """What was done with one API key: logins tried, those refused, and messages."""
+
+    logins: int = 0
+    refused: int = 0
+    messages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SinkCounters:
-    """What the sink had counted at the time `at`; all but `max_open` and `last_message_at` only ever grow by events."""
+    """What the sink had counted at the time `at`; all but `max_open` and `last_message_at` only ever grow by events.
+
+    `flights`: how often a client had sent something and waited for the sink; `mail_flights`: those after the login and
+    before QUIT. `keys`: by digest, see `of_key`.
+    """
 
     at: float
     cpu_seconds: float
@@ -51,37 +59,75 @@ class SinkCounters:
     auths: int
     commands: int
     flights: int
+    mail_flights: int
     refusals: int
     last_message_at: float
+    keys: dict[str, KeyCounters]
+
+    def of_key(self, api_key: str) -> KeyCounters:
+        """The account of one API key."""
+        digest = 0xCBF29CE484222325
+        for octet in base64.b64encode(api_key.encode()):
+            digest = (digest ^ octet) * 0x100000001B3 % 2**64
+        return self.keys.get(f"{digest:016x}", KeyCounters())
 
 
-def build() -> None:
-    """Compiles what is not up to date. The Makefile says which packages are missing."""
-    try:
-        made = subprocess.run(["make", "--silent", "-C", str(HERE)], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise RigError("make is not installed; on Debian: apt-get install make gcc libc6-dev libssl-dev") from None
-    if made.returncode != 0:
-        raise RigError(f"the load generator and the sink could not be built:\n{made.stdout}{made.stderr}".rstrip())
+class Load:
+    """A running load generator, against 127.0.0.1:`port`; `options` are those of `rig/load.c`."""
+
+    def __init__(self, port: int, *options: str | float) -> None:
+        self._command = [str(BUILD / "load"), "--port", str(port), *map(str, options)]
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def result(self) -> LoadResult:
+        """What it saw, once it has come to its end."""
+        output, errors = self._process.communicate()
+        if self._process.returncode != 0:
+            raise RigError(f"{' '.join(self._command)} ended with {self._process.returncode}: {errors.strip()}")
+        return LoadResult(**json.loads(output))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
 
 
 def run_load(port: int, *options: str | float) -> LoadResult:
-    """Runs the load generator to its end against 127.0.0.1:`port`; `options` are those of `rig/load.c`."""
-    command = [str(BUILD / "load"), "--port", str(port), *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RigError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()}")
-    return LoadResult(**json.loads(done.stdout))
+    """Runs the load generator to its end."""
+    with Load(port, *options) as load:
+        return load.result()
 
 
 class Sink:
-    """A running sink; `with Sink(…) as sink` ends it afterwards."""
+    """A running sink; `with Sink(…) as sink` ends it afterwards. It is at the far end of `line`, if there is one.
 
-    def __init__(self, certificates: Certificates, reply_delay_ms: float = 0) -> None:
+    `host` and `port` are where a relay on this side finds it. Logins with `refused_key` are refused.
+    """
+
+    def __init__(
+        self,
+        certificates: Certificates,
+        reply_delay_ms: float = 0,
+        *,
+        line: Line | None = None,
+        refused_key: str | None = None,
+    ) -> None:
+        line = line or Line()
         command = [str(BUILD / "sink"), "--certificate", str(certificates.certificate), "--key", str(certificates.key)]
-        command += ["--reply-delay", str(reply_delay_ms)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self.port = int(self._line()["port"])
+        command += ["--reply-delay", str(reply_delay_ms), "--round-trip", str(line.rtt_ms), "--address", line.address]
+        if refused_key is not None:
+            command += ["--refuse", base64.b64encode(refused_key.encode()).decode()]
+        self._process = subprocess.Popen(line.beyond(command), stdout=subprocess.PIPE, text=True)
+        try:
+            self.host, self.port = line.reach(int(self._answer()["port"]))
+        except BaseException:
+            self._process.kill()
+            self._process.communicate()
+            raise
 
     @property
     def pid(self) -> int:
@@ -91,7 +137,13 @@ class Sink:
     def read(self) -> SinkCounters:
         """The counters of this moment."""
         self._process.send_signal(signal.SIGUSR1)
-        return SinkCounters(**self._line())
+        answer = self._answer()
+        keys = {digest: KeyCounters(**counts) for digest, counts in answer.pop("keys").items()}
+        return SinkCounters(**answer, keys=keys)
+
+    def block_or_open(self) -> None:
+        """Blocks the port as a firewall would, with a reset of what is open; the next call opens it again."""
+        self._process.send_signal(signal.SIGUSR2)
 
     def __enter__(self) -> Self:
         return self
@@ -102,7 +154,7 @@ class Sink:
         self._process.terminate()
         self._process.communicate()
 
-    def _line(self) -> dict[str, Any]:
+    def _answer(self) -> dict[str, Any]:
         """The next line of the sink's standard output."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

@@ -6,8 +6,11 @@ from pathlib import Path
 
 from benchmarks import processes
 from benchmarks.certificates import Certificates
-from benchmarks.instruments import LoadResult, Sink, SinkCounters, run_load
-from benchmarks.peers import Peer, PeerError, Place, free_port, log_tail, started
+from benchmarks.instruments import Load, LoadResult, Sink, SinkCounters, run_load
+from benchmarks.line import Line
+from benchmarks.peers import Peer, started
+from benchmarks.place import PeerError, Place, free_port, log_tail
+from benchmarks.workloads import SETTLE, Workload
 
 WARM_UP_SIZE = 2000
 ARRIVAL_PATIENCE = 10.0
@@ -21,42 +24,13 @@ MOST_FOREIGN_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
-    """What the clients do: how many they are, how large their messages, whether they keep their connections."""
-
-    size: int
-    clients: int
-    kept: bool = True
-    pipelining: bool = False
-
-    @property
-    def name(self) -> str:
-        """In words, as the tables are headed."""
-        connections = "kept connections" if self.kept else "a new connection per message"
-        name = f"{show_size(self.size)}, {self.clients} clients, {connections}"
-        return f"{name}, pipelining" if self.pipelining else name
-
-    def options(self) -> list[str | float]:
-        """The options of `rig/load.c` that say the same."""
-        options: list[str | float] = ["--size", self.size, "--clients", self.clients]
-        if not self.kept:
-            options.append("--new-connections")
-        if self.pipelining:
-            options.append("--pipelining")
-        return options
-
-
-def show_size(octets: int) -> str:
-    """2000 as "2 kB"."""
-    for unit, factor in (("MB", 1_000_000), ("kB", 1000)):
-        if octets >= factor:
-            return f"{octets / factor:g} {unit}"
-    return f"{octets} B"
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
-    """What one run gave. Shares are of one core; CPU and memory are those of the peer's whole process tree."""
+    """What one run gave. Shares are of one core; CPU and memory are those of the peer's whole process tree.
+
+    `round_trips`: how often, per message, the peer waited for the sink, dials and goodbyes not counted. `of_limit`: the
+    rate as a share of what the connections could carry, where messages wait. `comparable`: false where messages come
+    slowly on purpose, so that rates say nothing.
+    """
 
     peer: str
     workload: str
@@ -77,10 +51,14 @@ class Run:
     peak_rss: int
     connections: int
     max_open: int
-    flights: float
+    round_trips: float
     load_share: float
     sink_share: float
+    line_share: float
     foreign_share: float
+    of_limit: float | None
+    comparable: bool
+    caveat: str | None
 
     @property
     def lost(self) -> int:
@@ -90,7 +68,11 @@ class Run:
     @property
     def void(self) -> str | None:
         """Why this run says nothing about the peer, or None."""
-        for name, share in (("load generator", self.load_share), ("sink", self.sink_share)):
+        for name, share in (
+            ("load generator", self.load_share),
+            ("sink", self.sink_share),
+            ("line", self.line_share),
+        ):
             if share > MOST_RIG_SHARE:
                 return f"{name} used {share:.0%} of a core"
         return None
@@ -115,20 +97,31 @@ class Snapshot:
 
     sink: SinkCounters
     peer_cpu: float
+    line_cpu: float
     own_cpu: float
     machine_cpu: float
     at: float
 
     @classmethod
-    def take(cls, sink: Sink, pid: int) -> "Snapshot":
+    def take(cls, sink: Sink, pid: int, line: Line) -> "Snapshot":
         """Reads them."""
         return cls(
             sink=sink.read(),
             peer_cpu=processes.cpu_seconds(pid),
+            line_cpu=line.cpu_seconds(),
             own_cpu=time.process_time(),
             machine_cpu=processes.machine_cpu_seconds(),
             at=time.monotonic(),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The time in which arrivals count: two readings of the sink and the seconds between them."""
+
+    first: SinkCounters
+    last: SinkCounters
+    seconds: float
 
 
 def measure(
@@ -137,23 +130,53 @@ def measure(
     *,
     round_number: int,
     seconds: float,
-    reply_delay_ms: float,
     certificates: Certificates,
     directory: Path,
+    line: Line | None = None,
+    reply_delay_ms: float = 0.0,
 ) -> Run:
-    """Starts sink and peer afresh, warms the peer up, and loads it for so many seconds."""
+    """Starts sink and peer afresh, warms the peer up, and loads it.
+
+    Where messages wait, the line becomes short once the window is over: what is queued then arrives soon, and it shows
+    whether all of it does.
+    """
+    line = line or Line()
+    line.set_rtt(workload.rtt_ms)
     directory.mkdir(parents=True)
-    with Sink(certificates, reply_delay_ms) as sink:
-        place = Place(directory, free_port(), sink.port, certificates.ca)
+    directory.chmod(0o711)  # Postfix has users of its own
+    with Sink(certificates, reply_delay_ms, line=line) as sink:
+        place = Place(directory, free_port(), sink.host, sink.port, certificates.ca)
         with started(peer, place) as pid:
             warm_up(peer, place, sink, workload.clients)
-            before = Snapshot.take(sink, pid)
-            load = run_load(place.port, *workload.options(), "--seconds", seconds, "--first-serial", workload.clients)
+            before = Snapshot.take(sink, pid, line)
+            options = [*workload.options(seconds), "--first-serial", workload.clients]
+            with Load(place.port, *options) as running:
+                window = observe(sink, workload)
+                if window is not None:
+                    line.set_rtt(0)
+                load = running.result()
             await_arrival(sink, before.sink.distinct + load.accepted)
-            after = Snapshot.take(sink, pid)
+            after = Snapshot.take(sink, pid, line)
             if load.accepted == 0:
                 raise PeerError(f"{peer.name} accepted nothing: {load.last_failure}\n{log_tail(place)}")
-            return evaluate(peer, workload, round_number, load, before, after, processes.peak_rss(pid))
+            # From the first client's start to the last arrival: for a relay that queues this outlasts the clients.
+            window = window or Window(
+                before.sink, after.sink, max(after.sink.last_message_at, load.ended) - load.started
+            )
+            return evaluate(
+                peer, workload, round_number, load, before, after, window, processes.peak_rss(pid), line.note
+            )
+
+
+def observe(sink: Sink, workload: Workload) -> Window | None:
+    """Waits while messages wait, and reads the sink at the beginning and the end of the window; else None at once."""
+    if workload.window is None:
+        return None
+    time.sleep(SETTLE)
+    first = sink.read()
+    time.sleep(workload.window)
+    last = sink.read()
+    return Window(first, last, last.at - first.at)
 
 
 def warm_up(peer: Peer, place: Place, sink: Sink, clients: int) -> None:
@@ -185,23 +208,27 @@ def evaluate(
     load: LoadResult,
     before: Snapshot,
     after: Snapshot,
+    window: Window,
     peak_rss: int,
+    caveat: str | None,
 ) -> Run:
-    """The differences between two snapshots, as rates and shares."""
+    """The differences between two snapshots, as rates and shares; rate and round trips are those of the window."""
     delivered = after.sink.distinct - before.sink.distinct
     messages = after.sink.messages - before.sink.messages
     octets = after.sink.octets - before.sink.octets
-    # From the first client's start to the last arrival: for a relay that queues this outlasts the clients.
-    seconds = max(after.sink.last_message_at, load.ended) - load.started
+    arrived = window.last.distinct - window.first.distinct
+    rate = arrived / window.seconds
+    elapsed = after.at - before.at
     peer_cpu = after.peer_cpu - before.peer_cpu
+    line_cpu = after.line_cpu - before.line_cpu
     sink_cpu = after.sink.cpu_seconds - before.sink.cpu_seconds
     own_cpu = after.own_cpu - before.own_cpu
-    foreign_cpu = after.machine_cpu - before.machine_cpu - peer_cpu - sink_cpu - own_cpu - load.cpu_seconds
+    foreign_cpu = after.machine_cpu - before.machine_cpu - peer_cpu - line_cpu - sink_cpu - own_cpu - load.cpu_seconds
     return Run(
         peer=peer.name,
         workload=workload.name,
         round_number=round_number,
-        seconds=seconds,
+        seconds=window.seconds,
         accepted=load.accepted,
         delivered=delivered,
         duplicates=messages - delivered,
@@ -210,15 +237,19 @@ def evaluate(
         unanswered=load.unanswered,
         missing_octets=max(0, messages * workload.size - octets),
         last_failure=load.last_failure,
-        rate=delivered / seconds,
+        rate=rate,
         cpu_ms=peer_cpu / max(1, delivered) * 1000,
         p50_ms=load.p50_ms,
         p99_ms=load.p99_ms,
         peak_rss=peak_rss,
         connections=after.sink.connections - before.sink.connections,
         max_open=after.sink.max_open,
-        flights=(after.sink.flights - before.sink.flights) / max(1, delivered),
+        round_trips=(window.last.mail_flights - window.first.mail_flights) / max(1, arrived),
         load_share=load.cpu_seconds / (load.ended - load.started),
-        sink_share=sink_cpu / seconds,
-        foreign_share=max(0.0, foreign_cpu) / (after.at - before.at),
+        sink_share=(window.last.cpu_seconds - window.first.cpu_seconds) / window.seconds,
+        line_share=line_cpu / elapsed,
+        foreign_share=max(0.0, foreign_cpu) / elapsed,
+        of_limit=None if workload.limit is None else rate / workload.limit,
+        comparable=not workload.lone,
+        caveat=caveat,
     )

@@ -27,13 +27,14 @@ log = logging.getLogger("naive_relay")
 class Upstream:
     """Opens authenticated connections to the smarthost, one for each message."""
 
+    host: str
     port: int
     tls_context: ssl.SSLContext
 
     async def connect(self) -> aiosmtplib.SMTP:
         """A connection after STARTTLS and AUTH."""
         client = aiosmtplib.SMTP(
-            hostname="localhost",
+            hostname=self.host,
             port=self.port,
             username="SMTP_Injection",
             password="secret",
@@ -120,6 +121,7 @@ def main() -> None:
     """Reads the command line and serves on the loop that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--upstream-host", default="localhost")
     parser.add_argument("--upstream-port", type=int, required=True)
     parser.add_argument("--ca-file", required=True)
     parser.add_argument("--pool", type=int, default=0)
@@ -129,9 +131,9 @@ def main() -> None:
     logging.getLogger("mail.log").setLevel(logging.WARNING)
     tls_context = ssl.create_default_context(cafile=options.ca_file)
     upstream = (
-        PooledUpstream(options.upstream_port, tls_context, options.pool)
+        PooledUpstream(options.upstream_host, options.upstream_port, tls_context, options.pool)
         if options.pool
-        else Upstream(options.upstream_port, tls_context)
+        else Upstream(options.upstream_host, options.upstream_port, tls_context)
     )
     loop_factory = None
     if options.uvloop:

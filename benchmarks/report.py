@@ -34,10 +34,13 @@ class Summary:
     p50_ms: float
     p99_ms: float
     peak_rss: float
-    flights: float
+    round_trips: float
+    of_limit: float | None
     connections: float
+    max_open: float
     load_share: float
     sink_share: float
+    void: bool
     ratios: dict[str, Ratio]
     notes: list[str]
 
@@ -66,20 +69,26 @@ def _summary(rounds: Sequence[Run], baselines: dict[str, list[Run]]) -> Summary:
         p50_ms=median(run.p50_ms for run in rounds),
         p99_ms=median(run.p99_ms for run in rounds),
         peak_rss=median(run.peak_rss for run in rounds),
-        flights=median(run.flights for run in rounds),
+        round_trips=median(run.round_trips for run in rounds),
+        of_limit=median(shares) if (shares := [run.of_limit for run in rounds if run.of_limit is not None]) else None,
         connections=median(run.connections for run in rounds),
+        max_open=median(run.max_open for run in rounds),
         load_share=max(run.load_share for run in rounds),
         sink_share=max(run.sink_share for run in rounds),
+        void=any(run.void for run in rounds),
         ratios={name: ratio for name, others in baselines.items() if (ratio := _ratio(rounds, others)) is not None},
         notes=_notes(rounds),
     )
 
 
 def _ratio(rounds: Sequence[Run], baseline: Sequence[Run]) -> Ratio | None:
-    """The median of the ratios of the rounds both took part in; None where a void round on either side forbids one."""
+    """The median of the ratios of the rounds both took part in.
+
+    None where a void round on either side forbids one, or where messages came slowly on purpose.
+    """
     others = {run.round_number: run for run in baseline}
     pairs = [(run, others[run.round_number]) for run in rounds if run.round_number in others]
-    if not pairs or any(run.void for run in (*rounds, *baseline)):
+    if not pairs or not all(run.comparable and not run.void for run in (*rounds, *baseline)):
         return None
     return Ratio(
         rate=median(run.rate / other.rate for run, other in pairs),
@@ -97,7 +106,7 @@ def _notes(rounds: Sequence[Run]) -> list[str]:
     foreign = max(run.foreign_share for run in rounds)
     if foreign > MOST_FOREIGN_SHARE:
         notes.append(f"others used up to {foreign:.0%} of a core")
-    return notes
+    return notes + list(dict.fromkeys(run.caveat for run in rounds if run.caveat))
 
 
 def table(summaries: Sequence[Summary], baselines: Sequence[str]) -> str:
@@ -112,7 +121,7 @@ def _block(summaries: Sequence[Summary], baselines: Sequence[str]) -> str:
     """One table: the first column to the left, numbers to the right, notes at the end of the line."""
     header = ["peer", "messages/s", "(min-max)", *(f"x {name}" for name in baselines)]
     header += ["CPU ms/msg", *(f"x {name}" for name in baselines)]
-    header += ["p50 ms", "p99 ms", "peak MB", "flights/msg", "conns", "load", "sink"]
+    header += ["p50 ms", "p99 ms", "peak MB", "RT/msg", "of limit", "open", "dials", "load", "sink"]
     rows = [header, *(_row(each, baselines) for each in summaries)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     notes = ["", *("; ".join(each.notes) for each in summaries)]
@@ -124,14 +133,15 @@ def _block(summaries: Sequence[Summary], baselines: Sequence[str]) -> str:
     )
 
 
-def legend(rounds: int) -> str:
+def legend() -> str:
     """What the columns mean, for someone who has only the table."""
     return (
-        f"Medians of {rounds} alternating rounds. x NAME: as a multiple of that peer in the same round; above 1 is\n"
-        "better for messages/s, below 1 for CPU. CPU and MB: the whole process tree. p50, p99: from MAIL, or from\n"
-        "connect where each message has its own connection, to the 250 after the final dot. flights: how often, per\n"
-        "message, the relay waited for the smarthost. conns: upstream connections opened during the run. load, sink:\n"
-        "share of a core; above 80 % the rig would have measured itself, and the row is void."
+        "Medians of alternating rounds. x NAME: as a multiple of that peer in the same round; above 1 is better for\n"
+        "messages/s, below 1 for CPU. CPU and MB: the whole process tree. p50, p99: from MAIL, or from connect where\n"
+        "each message has its own connection, to the 250 after the final dot. RT/msg: how often, per message, the\n"
+        "relay waited for the smarthost, dials not counted. of limit: of what 10 connections carry at one round trip a\n"
+        "message. open, dials: upstream connections open at most, and opened during the run. load, sink: share of a\n"
+        "core; above 80 % the rig would have measured itself, and the row is void."
     )
 
 
@@ -147,7 +157,9 @@ def _row(each: Summary, baselines: Sequence[str]) -> list[str]:
         f"{each.p50_ms:.1f}",
         f"{each.p99_ms:.1f}",
         f"{each.peak_rss / 1e6:.0f}",
-        f"{each.flights:.2f}",
+        f"{each.round_trips:.2f}",
+        "-" if each.of_limit is None else f"{each.of_limit:.0%}",
+        f"{each.max_open:.0f}",
         f"{each.connections:.0f}",
         f"{each.load_share:.0%}",
         f"{each.sink_share:.0%}",

@@ -1,7 +1,7 @@
 /* load: applications that send mail, as many as you like, from one thread.
  *
  *   load --port N (--messages N | --seconds S) [--host IP] [--clients N] [--size OCTETS]
- *        [--new-connections] [--pipelining] [--rate PER_SECOND] [--first-serial N] [--timeout S]
+ *        [--new-connections] [--pipelining] [--rate PER_SECOND] [--first-serial N] [--timeout S] [--latencies FILE]
  *
  * Each client speaks plain SMTP in lock step, as the libraries of old applications do: MAIL, RCPT, DATA, content, and
  * the next message on the same connection, or after QUIT on a new one. --pipelining puts MAIL, RCPT and DATA into one
@@ -10,6 +10,9 @@
  * Without --rate each client sends its next message as soon as the last was answered (closed loop). With --rate messages
  * fall due at even distances whether or not anyone is free to send them, and a message's latency counts from the moment
  * it was due: a relay that stalls pays for everything that had to wait.
+ *
+ * --latencies FILE gets a line for each message that was accepted, in that order: when it was due or begun, and how many
+ * milliseconds later it was answered.
  *
  * One line of JSON on standard output. "accepted" were answered 250 after the final dot; "refused" were answered
  * otherwise, at any phase; "broken" lost their connection; "unanswered" were under way when the timeout struck.
@@ -69,6 +72,7 @@ static struct {
     double seconds, rate, timeout; /* 0: no limit, closed loop */
     size_t size;
     bool new_connections, pipelining;
+    FILE *latencies;
 } plan = {
     .relay = {.sin_family = AF_INET}, .clients = 1, .messages = SERIALS, .timeout = 60, .size = 2000,
 };
@@ -265,6 +269,8 @@ static void on_accepted(struct client *c)
 {
     result.ended = monotonic();
     record_latency(result.ended - c->began);
+    if (plan.latencies != NULL)
+        fprintf(plan.latencies, "%.6f %.3f\n", c->began, (result.ended - c->began) * 1000);
     result.accepted++;
     c->has_message = false;
     if (plan.new_connections)
@@ -411,7 +417,8 @@ static void read_plan(int argc, char **argv)
         {"clients", required_argument, NULL, 'c'}, {"size", required_argument, NULL, 'l'},
         {"new-connections", no_argument, NULL, 'n'}, {"pipelining", no_argument, NULL, 'P'},
         {"rate", required_argument, NULL, 'r'}, {"first-serial", required_argument, NULL, 'f'},
-        {"timeout", required_argument, NULL, 't'}, {0},
+        {"timeout", required_argument, NULL, 't'},
+        {"latencies", required_argument, NULL, 'L'}, {0},
     };
     const char *host = "127.0.0.1";
     bool limited = false;
@@ -428,6 +435,11 @@ static void read_plan(int argc, char **argv)
         case 'r': plan.rate = number("rate", optarg, 0.01, 1e6); break;
         case 'f': plan.first_serial = (unsigned)number("first-serial", optarg, 0, SERIALS - 1); break;
         case 't': plan.timeout = number("timeout", optarg, 0.1, 86400); break;
+        case 'L':
+            plan.latencies = fopen(optarg, "we");
+            if (plan.latencies == NULL)
+                die(optarg);
+            break;
         default: exit(EX_USAGE);
         }
     if (inet_pton(AF_INET, host, &plan.relay.sin_addr) != 1) {
@@ -437,7 +449,7 @@ static void read_plan(int argc, char **argv)
     if (plan.relay.sin_port == 0 || !limited || optind < argc) {
         fprintf(stderr, "usage: load --port N (--messages N | --seconds S) [--host IP] [--clients N] [--size OCTETS]\n"
                         "            [--new-connections] [--pipelining] [--rate PER_SECOND] [--first-serial N]"
-                        " [--timeout S]\n");
+                        " [--timeout S]\n            [--latencies FILE]\n");
         exit(EX_USAGE);
     }
     if (plan.messages > SERIALS - plan.first_serial)
@@ -459,6 +471,8 @@ int main(int argc, char **argv)
     run(clients);
     end_clients(clients);
     free(clients);
+    if (plan.latencies != NULL && fclose(plan.latencies) != 0)
+        die("load: latencies");
     print_result();
     return EXIT_SUCCESS;
 }

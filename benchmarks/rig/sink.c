@@ -4,12 +4,20 @@
  * offers PIPELINING and 8BITMIME, takes every message and forgets it at once. What it keeps are counters.
  *
  *   sink --certificate FILE --key FILE [--address IP] [--port N] [--reply-delay MILLISECONDS]
+ *        [--round-trip MILLISECONDS] [--refuse PASSWORD]
  *
  * The first line on standard output is {"port": N}. SIGUSR1 prints the counters as one line of JSON; SIGTERM and SIGINT
- * print them and end the program.
+ * print them and end the program. SIGUSR2 blocks the port, as a firewall would: every connection is reset, whatever it
+ * was doing, and new ones are taken and never greeted. The next SIGUSR2 opens it again.
  *
  * --reply-delay holds each batch of replies back, and reads nothing more on that connection meanwhile: a cheap stand-in
  * for a distant server, paid once per round trip. (TCP and TLS handshakes do not pay it.)
+ *
+ * --round-trip says how far away the client is. A flight that arrives in several pieces is then one: replies that leave
+ * less than half a round trip after the last ones are no further flight.
+ *
+ * --refuse answers 535 to one password, given as it is on the line (in base64). Logins and messages are counted for each
+ * password, in the order of their first use; only its digest (FNV-1a, of the base64) is shown.
  *
  * One thread: the messages it can take per second are those of one core, and whoever runs it must check that this core
  * was not the limit (cpu_seconds is among the counters).
@@ -32,6 +40,7 @@
 #define OUTPUT_SIZE 8192
 #define REPLY_SIZE 256     /* the longest reply: the EHLO lines */
 #define HEAD_SIZE 2048     /* as much of a message as is searched for its serial number */
+#define MOST_KEYS 16       /* further passwords are counted with the last */
 
 /* In the clear; 220 to STARTTLS still to be sent; TLS handshake; TLS. */
 enum channel { CLEAR, UPGRADE, HANDSHAKE, SECURE };
@@ -42,6 +51,12 @@ enum dialogue { COMMAND, AUTH_USER, AUTH_PASSWORD, CONTENT };
 /* What came of trying to move octets. */
 enum progress { DONE, WOULD_BLOCK, BROKEN };
 
+/* One password, and what was done with it. */
+struct key {
+    uint64_t digest;
+    unsigned long logins, refused, messages;
+};
+
 struct connection {
     int fd;
     uint32_t watched;                /* epoll events asked for now */
@@ -49,22 +64,32 @@ struct connection {
     enum channel channel;
     enum dialogue dialogue;
     bool authenticated, has_sender, has_recipient;
+    bool logged_in;                  /* the replies to the login have left: what comes now is mail */
     bool closing;                    /* nothing more is read; ends once the replies have left */
     double due;                      /* with --reply-delay: when the replies may leave */
     struct connection *next_held;
+    double last_flight_at;
+    struct key *key;
+    struct connection *next, **link; /* in the list of all connections */
     unsigned long content_octets;
     size_t head_length, input_length, output_length, output_sent;
     char head[HEAD_SIZE], input[INPUT_SIZE], output[OUTPUT_SIZE];
 };
 
 static struct {
-    unsigned long messages, distinct, octets, connections, open, max_open, handshakes, auths, commands, flights, refusals;
+    unsigned long messages, distinct, octets, connections, open, max_open, handshakes, auths, commands, flights,
+        mail_flights, refusals;
     double last_message_at;
+    struct key keys[MOST_KEYS];
+    size_t key_count;
 } counters;
 
 static uint8_t seen[SERIALS / 8];    /* one bit per serial number: a duplicate must not hide a loss */
 static struct { struct connection *first, **last; } held = {NULL, &held.first};
-static double reply_delay;
+static struct connection *all_connections;
+static double reply_delay, round_trip;
+static const char *refused_password = "";
+static bool blocked;
 static SSL_CTX *tls_context;
 static int epoll;
 
@@ -74,17 +99,38 @@ static void print_counters(void)
 {
     printf("{\"at\": %.6f, \"cpu_seconds\": %.6f, \"messages\": %lu, \"distinct\": %lu, \"octets\": %lu, "
            "\"connections\": %lu, \"max_open\": %lu, \"handshakes\": %lu, \"auths\": %lu, \"commands\": %lu, "
-           "\"flights\": %lu, \"refusals\": %lu, \"last_message_at\": %.6f}\n",
+           "\"flights\": %lu, \"mail_flights\": %lu, \"refusals\": %lu, \"last_message_at\": %.6f, \"keys\": {",
            monotonic(), cpu_seconds(), counters.messages, counters.distinct, counters.octets,
            counters.connections, counters.max_open, counters.handshakes, counters.auths, counters.commands,
-           counters.flights, counters.refusals, counters.last_message_at);
+           counters.flights, counters.mail_flights, counters.refusals, counters.last_message_at);
+    for (const struct key *key = counters.keys; key < counters.keys + counters.key_count; key++)
+        printf("%s\"%016llx\": {\"logins\": %lu, \"refused\": %lu, \"messages\": %lu}", key > counters.keys ? ", " : "",
+               (unsigned long long)key->digest, key->logins, key->refused, key->messages);
+    printf("}}\n");
     fflush(stdout);
+}
+
+/* The account of a password, a new one at its first use. */
+static struct key *key_of(const char *password)
+{
+    uint64_t digest = 0xcbf29ce484222325u;
+    for (const char *octet = password; *octet != '\0'; octet++)
+        digest = (digest ^ (uint8_t)*octet) * 0x100000001b3u;
+    for (struct key *key = counters.keys; key < counters.keys + counters.key_count; key++)
+        if (key->digest == digest)
+            return key;
+    if (counters.key_count == MOST_KEYS)
+        return &counters.keys[MOST_KEYS - 1];
+    struct key *key = &counters.keys[counters.key_count++];
+    key->digest = digest;
+    return key;
 }
 
 /* Counts a whole message, and its serial number if it has not been seen before. */
 static void count_message(struct connection *c)
 {
     counters.messages++;
+    c->key->messages++;
     counters.octets += c->content_octets - 2;            /* less the CRLF of DATA itself, see take_stretch() */
     counters.last_message_at = monotonic();
     const size_t name_length = strlen(SERIAL_HEADER);
@@ -162,9 +208,16 @@ static void on_auth(struct connection *c, const char *argument)
     }
 }
 
-static void on_password(struct connection *c)
+static void on_password(struct connection *c, const char *password)
 {
     c->dialogue = COMMAND;
+    c->key = key_of(password);
+    c->key->logins++;
+    if (strcmp(password, refused_password) == 0) {
+        c->key->refused++;
+        refuse(c, "535 5.7.8 Sorry.\r\n");
+        return;
+    }
     c->authenticated = true;
     counters.auths++;
     reply(c, "235 2.0.0 Authed. Go on.\r\n");
@@ -294,7 +347,7 @@ static size_t take_line(struct connection *c, char *input, size_t length)
     *end = '\0';
     switch (c->dialogue) {
     case AUTH_USER: ask_for_password(c); break;
-    case AUTH_PASSWORD: on_password(c); break;
+    case AUTH_PASSWORD: on_password(c, input); break;
     default: on_command(c, input);
     }
     *end = '\r';
@@ -429,15 +482,35 @@ static void hold(struct connection *c)
     held.last = &c->next_held;
 }
 
+static void let_go(struct connection *c)
+{
+    *c->link = c->next;
+    if (c->next != NULL)
+        c->next->link = c->link;
+    SSL_free(c->tls);
+    close(c->fd);
+    free(c);
+    counters.open--;
+}
+
 static void hang_up(struct connection *c)
 {
     watch(c, 0);
     if (c->channel == SECURE)
         SSL_shutdown(c->tls);        /* our close_notify; theirs is not waited for */
-    SSL_free(c->tls);
-    close(c->fd);
-    free(c);
-    counters.open--;
+    let_go(c);
+}
+
+/* The client had sent something and now waits for us: one round trip, of mail if mail has been possible for as long. */
+static void count_flight(struct connection *c)
+{
+    double now = monotonic();
+    if (now - c->last_flight_at < round_trip / 2)
+        return;                      /* the rest of a flight that has been counted */
+    c->last_flight_at = now;
+    counters.flights++;
+    counters.mail_flights += c->logged_in && !c->closing;  /* QUIT is none */
+    c->logged_in = c->authenticated;
 }
 
 /* Runs one connection as far as it will go now; ends it when it has no further to go. */
@@ -467,7 +540,7 @@ static void advance(struct connection *c)
             watch(c, EPOLLIN);
             return;
         }
-        counters.flights++;          /* the client had sent something and now waits for us: one round trip */
+        count_flight(c);
         if (reply_delay > 0) {
             hold(c);
             return;
@@ -507,6 +580,13 @@ static void accept_all(int listener)
         counters.connections++;
         if (++counters.open > counters.max_open)
             counters.max_open = counters.open;
+        c->next = all_connections;
+        c->link = &all_connections;
+        if (c->next != NULL)
+            c->next->link = &c->next;
+        all_connections = c;
+        if (blocked)
+            continue;                /* nobody watches it: it hears nothing, and nobody hears it */
         reply(c, "220 2.0.0 sink.example ESMTP ready\r\n");
         advance(c);
     }
@@ -556,6 +636,7 @@ static int listen_for_signals(void)
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGUSR1);
+    sigaddset(&signals, SIGUSR2);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
     if (sigprocmask(SIG_BLOCK, &signals, NULL) < 0)
@@ -567,14 +648,30 @@ static int listen_for_signals(void)
     return fd;
 }
 
-/* Prints the counters for each signal that came; true if one of them was to end. */
+/* Resets every connection and blocks the port, or opens it again. */
+static void block_or_open(void)
+{
+    const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    while (all_connections != NULL) {
+        setsockopt(all_connections->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+        let_go(all_connections);
+    }
+    held.first = NULL;
+    held.last = &held.first;
+    blocked = !blocked;
+}
+
+/* Does what each signal that came asks for; true if one of them was to end. */
 static bool answer_signals(int signals)
 {
     struct signalfd_siginfo info;
     bool end = false;
     while (read(signals, &info, sizeof info) == sizeof info) {
-        print_counters();
-        end |= info.ssi_signo != SIGUSR1;
+        if (info.ssi_signo == SIGUSR2)
+            block_or_open();
+        else
+            print_counters();
+        end |= info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT;
     }
     return end;
 }
@@ -593,16 +690,19 @@ static void serve(int listener, int signals)
         int count = epoll_wait(epoll, events, sizeof events / sizeof *events, milliseconds_to_wait());
         if (count < 0 && errno != EINTR)
             die("epoll_wait");
+        bool signalled_now = false;
         for (int i = 0; i < count; i++) {
             void *source = events[i].data.ptr;
             if (source == &listener)
                 accept_all(listener);
             else if (source == &signals)
-                end = answer_signals(signals);
+                signalled_now = true;
             else
                 advance(source);
         }
         release_due();
+        if (signalled_now)           /* last: it may end connections that stand among the events */
+            end = answer_signals(signals);
     }
 }
 
@@ -611,7 +711,8 @@ int main(int argc, char **argv)
     static const struct option options[] = {
         {"certificate", required_argument, NULL, 'c'}, {"key", required_argument, NULL, 'k'},
         {"address", required_argument, NULL, 'a'}, {"port", required_argument, NULL, 'p'},
-        {"reply-delay", required_argument, NULL, 'd'}, {0},
+        {"reply-delay", required_argument, NULL, 'd'}, {"round-trip", required_argument, NULL, 't'},
+        {"refuse", required_argument, NULL, 'r'}, {0},
     };
     const char *certificate = NULL, *key = NULL, *address = "127.0.0.1";
     uint16_t port = 0;
@@ -622,10 +723,13 @@ int main(int argc, char **argv)
         case 'a': address = optarg; break;
         case 'p': port = (uint16_t)number("port", optarg, 0, 65535); break;
         case 'd': reply_delay = number("reply-delay", optarg, 0, 60000) / 1000; break;
+        case 't': round_trip = number("round-trip", optarg, 0, 60000) / 1000; break;
+        case 'r': refused_password = optarg; break;
         default: return EX_USAGE;
         }
     if (certificate == NULL || key == NULL || optind < argc) {
-        fprintf(stderr, "usage: sink --certificate FILE --key FILE [--address IP] [--port N] [--reply-delay MS]\n");
+        fprintf(stderr, "usage: sink --certificate FILE --key FILE [--address IP] [--port N] [--reply-delay MS]\n"
+                        "            [--round-trip MS] [--refuse PASSWORD]\n");
         return EX_USAGE;
     }
     tls_context = server_context(certificate, key);
