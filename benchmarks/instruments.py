@@ -45,7 +45,7 @@ class SinkCounters:
     """What the sink had counted at the time `at`; all but `max_open` and `last_message_at` only ever grow by events.
 
     `flights`: how often a client had sent something and waited for the sink; `mail_flights`: those after the login and
-    before QUIT. `keys`: by digest, see `of_key`.
+    before QUIT. `ports`: messages by port. `keys`: by digest, see `of_key`.
     """
 
     at: float
@@ -62,6 +62,7 @@ class SinkCounters:
     mail_flights: int
     refusals: int
     last_message_at: float
+    ports: list[int]
     keys: dict[str, KeyCounters]
 
     def of_key(self, api_key: str) -> KeyCounters:
@@ -105,7 +106,8 @@ def run_load(port: int, *options: str | float) -> LoadResult:
 class Sink:
     """A running sink; `with Sink(…) as sink` ends it afterwards. It is at the far end of `line`, if there is one.
 
-    `host` and `port` are where a relay on this side finds it. Logins with `refused_key` are refused.
+    `host` and `port` are where a relay on this side finds it; `ports` are all of them, if there are to be more. Logins
+    with `refused_key` are refused.
     """
 
     def __init__(
@@ -115,19 +117,28 @@ class Sink:
         *,
         line: Line | None = None,
         refused_key: str | None = None,
+        port_count: int = 1,
     ) -> None:
         line = line or Line()
         command = [str(BUILD / "sink"), "--certificate", str(certificates.certificate), "--key", str(certificates.key)]
         command += ["--reply-delay", str(reply_delay_ms), "--round-trip", str(line.rtt_ms), "--address", line.address]
+        command += ["--ports", str(port_count)]
         if refused_key is not None:
             command += ["--refuse", base64.b64encode(refused_key.encode()).decode()]
         self._process = subprocess.Popen(line.beyond(command), stdout=subprocess.PIPE, text=True)
         try:
-            self.host, self.port = line.reach(int(self._answer()["port"]))
+            reached = [line.reach(port) for port in self._answer()["ports"]]
         except BaseException:
             self._process.kill()
             self._process.communicate()
             raise
+        self.host = reached[0][0]
+        self.ports = [port for _, port in reached]
+
+    @property
+    def port(self) -> int:
+        """The first of the ports."""
+        return self.ports[0]
 
     @property
     def pid(self) -> int:
@@ -142,7 +153,7 @@ class Sink:
         return SinkCounters(**answer, keys=keys)
 
     def block_or_open(self) -> None:
-        """Blocks the port as a firewall would, with a reset of what is open; the next call opens it again."""
+        """Blocks the first port as a firewall would, and resets what is open there; the next call opens it again."""
         self._process.send_signal(signal.SIGUSR2)
 
     def __enter__(self) -> Self:

@@ -118,7 +118,11 @@ def table(summaries: Sequence[Summary], baselines: Sequence[str]) -> str:
 
 
 def _block(summaries: Sequence[Summary], baselines: Sequence[str]) -> str:
-    """One table: the first column to the left, numbers to the right, notes at the end of the line."""
+    """One table: the first column to the left, numbers to the right, notes at the end of the line.
+
+    Of the baselines only those have columns that somebody can be compared with.
+    """
+    baselines = [name for name in baselines if any(name in each.ratios for each in summaries)]
     header = ["peer", "messages/s", "(min-max)", *(f"x {name}" for name in baselines)]
     header += ["CPU ms/msg", *(f"x {name}" for name in baselines)]
     header += ["p50 ms", "p99 ms", "peak MB", "RT/msg", "of limit", "open", "dials", "load", "sink"]
@@ -139,8 +143,8 @@ def legend() -> str:
         "Medians of alternating rounds. x NAME: as a multiple of that peer in the same round; above 1 is better for\n"
         "messages/s, below 1 for CPU. CPU and MB: the whole process tree. p50, p99: from MAIL, or from connect where\n"
         "each message has its own connection, to the 250 after the final dot. RT/msg: how often, per message, the\n"
-        "relay waited for the smarthost, dials not counted. of limit: of what 10 connections carry at one round trip a\n"
-        "message. open, dials: upstream connections open at most, and opened during the run. load, sink: share of a\n"
+        "relay waited for the smarthost, dials not counted. of limit: of what 10 connections carry at one round trip\n"
+        "a message. open, dials: upstream connections open at most, and opened during the run. load, sink: share of a\n"
         "core; above 80 % the rig would have measured itself, and the row is void."
     )
 

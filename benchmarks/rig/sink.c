@@ -3,12 +3,12 @@
  * It asks of a relay what SparkPost asks (STARTTLS before AUTH, AUTH LOGIN before mail; any user name and key will do),
  * offers PIPELINING and 8BITMIME, takes every message and forgets it at once. What it keeps are counters.
  *
- *   sink --certificate FILE --key FILE [--address IP] [--port N] [--reply-delay MILLISECONDS]
+ *   sink --certificate FILE --key FILE [--address IP] [--ports COUNT] [--reply-delay MILLISECONDS]
  *        [--round-trip MILLISECONDS] [--refuse PASSWORD]
  *
- * The first line on standard output is {"port": N}. SIGUSR1 prints the counters as one line of JSON; SIGTERM and SIGINT
- * print them and end the program. SIGUSR2 blocks the port, as a firewall would: every connection is reset, whatever it
- * was doing, and new ones are taken and never greeted. The next SIGUSR2 opens it again.
+ * The first line on standard output is {"ports": [N, ...]}. SIGUSR1 prints the counters as one line of JSON; SIGTERM and SIGINT
+ * print them and end the program. SIGUSR2 blocks the first port, as a firewall would: its connections are reset,
+ * whatever they were doing, and new ones are taken and never greeted. The next SIGUSR2 opens it again.
  *
  * --reply-delay holds each batch of replies back, and reads nothing more on that connection meanwhile: a cheap stand-in
  * for a distant server, paid once per round trip. (TCP and TLS handshakes do not pay it.)
@@ -40,6 +40,7 @@
 #define OUTPUT_SIZE 8192
 #define REPLY_SIZE 256     /* the longest reply: the EHLO lines */
 #define HEAD_SIZE 2048     /* as much of a message as is searched for its serial number */
+#define MOST_PORTS 4
 #define MOST_KEYS 16       /* further passwords are counted with the last */
 
 /* In the clear; 220 to STARTTLS still to be sent; TLS handshake; TLS. */
@@ -50,6 +51,13 @@ enum dialogue { COMMAND, AUTH_USER, AUTH_PASSWORD, CONTENT };
 
 /* What came of trying to move octets. */
 enum progress { DONE, WOULD_BLOCK, BROKEN };
+
+struct port {
+    int listener;
+    unsigned number;
+    bool blocked;
+    unsigned long messages;
+};
 
 /* One password, and what was done with it. */
 struct key {
@@ -64,12 +72,14 @@ struct connection {
     enum channel channel;
     enum dialogue dialogue;
     bool authenticated, has_sender, has_recipient;
-    bool logged_in;                  /* the replies to the login have left: what comes now is mail */
+    bool logged_in;                  /* the replies to the login have left: what comes now is mail ... */
+    bool worked;                     /* ... or QUIT; since the last flight there was something else */
     bool closing;                    /* nothing more is read; ends once the replies have left */
     double due;                      /* with --reply-delay: when the replies may leave */
     struct connection *next_held;
     double last_flight_at;
     struct key *key;
+    struct port *port;
     struct connection *next, **link; /* in the list of all connections */
     unsigned long content_octets;
     size_t head_length, input_length, output_length, output_sent;
@@ -89,7 +99,8 @@ static struct { struct connection *first, **last; } held = {NULL, &held.first};
 static struct connection *all_connections;
 static double reply_delay, round_trip;
 static const char *refused_password = "";
-static bool blocked;
+static struct port ports[MOST_PORTS];
+static int port_count = 1;
 static SSL_CTX *tls_context;
 static int epoll;
 
@@ -99,10 +110,13 @@ static void print_counters(void)
 {
     printf("{\"at\": %.6f, \"cpu_seconds\": %.6f, \"messages\": %lu, \"distinct\": %lu, \"octets\": %lu, "
            "\"connections\": %lu, \"max_open\": %lu, \"handshakes\": %lu, \"auths\": %lu, \"commands\": %lu, "
-           "\"flights\": %lu, \"mail_flights\": %lu, \"refusals\": %lu, \"last_message_at\": %.6f, \"keys\": {",
+           "\"flights\": %lu, \"mail_flights\": %lu, \"refusals\": %lu, \"last_message_at\": %.6f, \"ports\": [",
            monotonic(), cpu_seconds(), counters.messages, counters.distinct, counters.octets,
            counters.connections, counters.max_open, counters.handshakes, counters.auths, counters.commands,
            counters.flights, counters.mail_flights, counters.refusals, counters.last_message_at);
+    for (const struct port *port = ports; port < ports + port_count; port++)
+        printf("%s%lu", port > ports ? ", " : "", port->messages);
+    printf("], \"keys\": {");
     for (const struct key *key = counters.keys; key < counters.keys + counters.key_count; key++)
         printf("%s\"%016llx\": {\"logins\": %lu, \"refused\": %lu, \"messages\": %lu}", key > counters.keys ? ", " : "",
                (unsigned long long)key->digest, key->logins, key->refused, key->messages);
@@ -131,6 +145,7 @@ static void count_message(struct connection *c)
 {
     counters.messages++;
     c->key->messages++;
+    c->port->messages++;
     counters.octets += c->content_octets - 2;            /* less the CRLF of DATA itself, see take_stretch() */
     counters.last_message_at = monotonic();
     const size_t name_length = strlen(SERIAL_HEADER);
@@ -260,6 +275,7 @@ static void on_data(struct connection *c, const char *argument)
 static void on_end_of_data(struct connection *c)
 {
     char text[REPLY_SIZE];
+    c->worked = true;
     count_message(c);
     forget_transaction(c);
     c->dialogue = COMMAND;
@@ -301,6 +317,7 @@ static void on_command(struct connection *c, const char *line)
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         size_t length = strlen(commands[i].verb);
         if (strncasecmp(line, commands[i].verb, length) == 0 && (line[length] == ' ' || line[length] == '\0')) {
+            c->worked |= commands[i].handle != on_quit;
             commands[i].handle(c, line[length] ? line + length + 1 : line + length);
             return;
         }
@@ -501,7 +518,7 @@ static void hang_up(struct connection *c)
     let_go(c);
 }
 
-/* The client had sent something and now waits for us: one round trip, of mail if mail has been possible for as long. */
+/* The client had sent something and now waits for us: one round trip; of mail if it came after login, and not for QUIT. */
 static void count_flight(struct connection *c)
 {
     double now = monotonic();
@@ -509,8 +526,9 @@ static void count_flight(struct connection *c)
         return;                      /* the rest of a flight that has been counted */
     c->last_flight_at = now;
     counters.flights++;
-    counters.mail_flights += c->logged_in && !c->closing;  /* QUIT is none */
+    counters.mail_flights += c->logged_in && c->worked;
     c->logged_in = c->authenticated;
+    c->worked = false;
 }
 
 /* Runs one connection as far as it will go now; ends it when it has no further to go. */
@@ -549,6 +567,18 @@ static void advance(struct connection *c)
     hang_up(c);
 }
 
+/* Takes a connection out of the queue of those whose replies wait, if it is there. */
+static void forget_held(struct connection *c)
+{
+    for (struct connection **link = &held.first; *link != NULL; link = &(*link)->next_held)
+        if (*link == c) {
+            *link = c->next_held;
+            if (*link == NULL)
+                held.last = link;
+            return;
+        }
+}
+
 static void release_due(void)
 {
     while (held.first != NULL && held.first->due <= monotonic()) {
@@ -568,15 +598,16 @@ static int milliseconds_to_wait(void)
     return wait <= 0 ? 0 : (int)(wait * 1000) + 1;
 }
 
-static void accept_all(int listener)
+static void accept_all(struct port *port)
 {
     int fd, on = 1;
-    while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
+    while ((fd = accept4(port->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         struct connection *c = calloc(1, sizeof *c);
         if (c == NULL)
             die("calloc");
         c->fd = fd;
+        c->port = port;
         counters.connections++;
         if (++counters.open > counters.max_open)
             counters.max_open = counters.open;
@@ -585,7 +616,7 @@ static void accept_all(int listener)
         if (c->next != NULL)
             c->next->link = &c->next;
         all_connections = c;
-        if (blocked)
+        if (port->blocked)
             continue;                /* nobody watches it: it hears nothing, and nobody hears it */
         reply(c, "220 2.0.0 sink.example ESMTP ready\r\n");
         advance(c);
@@ -611,23 +642,32 @@ static SSL_CTX *server_context(const char *certificate, const char *key)
     return context;
 }
 
-/* Binds, listens, and says on standard output which port it became. */
-static int listen_on(const char *address, uint16_t port)
+/* Binds any free port of the address and listens. */
+static struct port listen_on(const char *address)
 {
-    struct sockaddr_in where = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in where = {.sin_family = AF_INET};
     socklen_t length = sizeof where;
-    int on = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (inet_pton(AF_INET, address, &where.sin_addr) != 1) {
         fprintf(stderr, "--address %s: give an IPv4 address\n", address);
         exit(EX_USAGE);
     }
-    if (listener < 0 || setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0
-        || bind(listener, (struct sockaddr *)&where, length) < 0 || listen(listener, SOMAXCONN) < 0
+    if (listener < 0 || bind(listener, (struct sockaddr *)&where, length) < 0 || listen(listener, SOMAXCONN) < 0
         || getsockname(listener, (struct sockaddr *)&where, &length) < 0)
         die("sink: cannot listen");
-    printf("{\"port\": %d}\n", ntohs(where.sin_port));
+    return (struct port){.listener = listener, .number = ntohs(where.sin_port)};
+}
+
+/* Opens the ports, and says on standard output which they became. */
+static void open_ports(const char *address)
+{
+    printf("{\"ports\": [");
+    for (struct port *port = ports; port < ports + port_count; port++) {
+        *port = listen_on(address);
+        printf("%s%u", port > ports ? ", " : "", port->number);
+    }
+    printf("]}\n");
     fflush(stdout);
-    return listener;
 }
 
 /* The signals that ask for counters, as a descriptor for epoll. */
@@ -648,17 +688,19 @@ static int listen_for_signals(void)
     return fd;
 }
 
-/* Resets every connection and blocks the port, or opens it again. */
-static void block_or_open(void)
+/* Blocks a port and resets its connections, or opens it again and forgets those that were never greeted. */
+static void block_or_open(struct port *port)
 {
     const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
-    while (all_connections != NULL) {
-        setsockopt(all_connections->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-        let_go(all_connections);
+    for (struct connection *c = all_connections, *next; c != NULL; c = next) {
+        next = c->next;
+        if (c->port != port)
+            continue;
+        forget_held(c);
+        setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+        let_go(c);
     }
-    held.first = NULL;
-    held.last = &held.first;
-    blocked = !blocked;
+    port->blocked = !port->blocked;
 }
 
 /* Does what each signal that came asks for; true if one of them was to end. */
@@ -668,7 +710,7 @@ static bool answer_signals(int signals)
     bool end = false;
     while (read(signals, &info, sizeof info) == sizeof info) {
         if (info.ssi_signo == SIGUSR2)
-            block_or_open();
+            block_or_open(&ports[0]);
         else
             print_counters();
         end |= info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT;
@@ -676,16 +718,28 @@ static bool answer_signals(int signals)
     return end;
 }
 
-static void serve(int listener, int signals)
+/* The port whose listener an event came from, or NULL: the events of listeners point to their ports. */
+static struct port *port_of(void *source)
+{
+    for (struct port *port = ports; port < ports + port_count; port++)
+        if (source == port)
+            return port;
+    return NULL;
+}
+
+static void serve(int signals)
 {
     struct epoll_event events[64];
-    /* The two descriptors that are no connection are known by the address of their variable. */
-    struct epoll_event listening = {.events = EPOLLIN, .data.ptr = &listener};
+    /* What is no connection is known by its address. */
     struct epoll_event signalled = {.events = EPOLLIN, .data.ptr = &signals};
     epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &listening) < 0
-        || epoll_ctl(epoll, EPOLL_CTL_ADD, signals, &signalled) < 0)
+    if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, signals, &signalled) < 0)
         die("epoll");
+    for (struct port *port = ports; port < ports + port_count; port++) {
+        struct epoll_event listening = {.events = EPOLLIN, .data.ptr = port};
+        if (epoll_ctl(epoll, EPOLL_CTL_ADD, port->listener, &listening) < 0)
+            die("epoll_ctl");
+    }
     for (bool end = false; !end;) {
         int count = epoll_wait(epoll, events, sizeof events / sizeof *events, milliseconds_to_wait());
         if (count < 0 && errno != EINTR)
@@ -693,8 +747,9 @@ static void serve(int listener, int signals)
         bool signalled_now = false;
         for (int i = 0; i < count; i++) {
             void *source = events[i].data.ptr;
-            if (source == &listener)
-                accept_all(listener);
+            struct port *port = port_of(source);
+            if (port != NULL)
+                accept_all(port);
             else if (source == &signals)
                 signalled_now = true;
             else
@@ -710,30 +765,30 @@ int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"certificate", required_argument, NULL, 'c'}, {"key", required_argument, NULL, 'k'},
-        {"address", required_argument, NULL, 'a'}, {"port", required_argument, NULL, 'p'},
+        {"address", required_argument, NULL, 'a'}, {"ports", required_argument, NULL, 'p'},
         {"reply-delay", required_argument, NULL, 'd'}, {"round-trip", required_argument, NULL, 't'},
         {"refuse", required_argument, NULL, 'r'}, {0},
     };
     const char *certificate = NULL, *key = NULL, *address = "127.0.0.1";
-    uint16_t port = 0;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;)
         switch (option) {
         case 'c': certificate = optarg; break;
         case 'k': key = optarg; break;
         case 'a': address = optarg; break;
-        case 'p': port = (uint16_t)number("port", optarg, 0, 65535); break;
+        case 'p': port_count = (int)number("ports", optarg, 1, MOST_PORTS); break;
         case 'd': reply_delay = number("reply-delay", optarg, 0, 60000) / 1000; break;
         case 't': round_trip = number("round-trip", optarg, 0, 60000) / 1000; break;
         case 'r': refused_password = optarg; break;
         default: return EX_USAGE;
         }
     if (certificate == NULL || key == NULL || optind < argc) {
-        fprintf(stderr, "usage: sink --certificate FILE --key FILE [--address IP] [--port N] [--reply-delay MS]\n"
+        fprintf(stderr, "usage: sink --certificate FILE --key FILE [--address IP] [--ports COUNT] [--reply-delay MS]\n"
                         "            [--round-trip MS] [--refuse PASSWORD]\n");
         return EX_USAGE;
     }
     tls_context = server_context(certificate, key);
     int signals = listen_for_signals();
-    serve(listen_on(address, port), signals);
+    open_ports(address);
+    serve(signals);
     return EXIT_SUCCESS;
 }
