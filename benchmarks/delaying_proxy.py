@@ -30,9 +30,11 @@ class Proxy:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._carry(reader, far_writer))
             group.create_task(self._carry(far_reader, writer))
+        for each in (writer, far_writer):
+            each.close()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One direction. Every piece leaves a delay after it came, and so does the end."""
+        """One direction. Every piece leaves a delay after it came, and so does the end, which is only its own."""
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
@@ -51,12 +53,14 @@ class Proxy:
             while True:
                 came, piece = await pieces.get()
                 await asyncio.sleep(max(0.0, came + self.delay - loop.time()))
+                with suppress(OSError):  # who has gone is found out in the other direction too
+                    if piece:
+                        writer.write(piece)
+                        await writer.drain()
+                    else:
+                        writer.write_eof()
                 if not piece:
-                    break
-                with suppress(OSError):  # the other direction finds out too, and its end is passed on
-                    writer.write(piece)
-                    await writer.drain()
-        writer.close()
+                    return
 
 
 async def serve(upstream_port: int) -> None:

@@ -155,6 +155,7 @@ class Sink:
     def block_or_open(self) -> None:
         """Blocks the first port as a firewall would, and resets what is open there; the next call opens it again."""
         self._process.send_signal(signal.SIGUSR2)
+        self._answer()
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,8 @@
  *
  * The first line on standard output is {"ports": [N, ...]}. SIGUSR1 prints the counters as one line of JSON; SIGTERM and SIGINT
  * print them and end the program. SIGUSR2 blocks the first port, as a firewall would: its connections are reset,
- * whatever they were doing, and new ones are taken and never greeted. The next SIGUSR2 opens it again.
+ * whatever they were doing, and new ones are taken and never greeted. The next SIGUSR2 opens it again. Each is
+ * answered by {"blocked": BOOLEAN}.
  *
  * --reply-delay holds each batch of replies back, and reads nothing more on that connection meanwhile: a cheap stand-in
  * for a distant server, paid once per round trip. (TCP and TLS handshakes do not pay it.)
@@ -701,6 +702,8 @@ static void block_or_open(struct port *port)
         let_go(c);
     }
     port->blocked = !port->blocked;
+    printf("{\"blocked\": %s}\n", port->blocked ? "true" : "false");
+    fflush(stdout);
 }
 
 /* Does what each signal that came asks for; true if one of them was to end. */

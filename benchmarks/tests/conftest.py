@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import certificates, instruments
+from benchmarks import certificates, rig
 from benchmarks.certificates import Certificates
 from benchmarks.instruments import Sink
 
@@ -14,8 +14,8 @@ from benchmarks.instruments import Sink
 def issued(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """A CA and a certificate for localhost; the rig is up to date."""
     try:
-        instruments.build()
-    except instruments.RigError as error:
+        rig.build()
+    except rig.RigError as error:
         pytest.skip(str(error))
     return certificates.issue(tmp_path_factory.mktemp("certificates"))
 

@@ -4,13 +4,15 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiosmtpd.smtp import SMTP
 
 from benchmarks.certificates import Certificates
-from benchmarks.instruments import LoadResult, RigError, run_load
+from benchmarks.instruments import LoadResult, run_load
+from benchmarks.rig import RigError
 
 Answer = Callable[[bytes], str]
 
@@ -103,6 +105,17 @@ async def test_a_stall_is_paid_by_all_that_had_to_wait() -> None:
     assert result.accepted == 30
     assert result.max_ms >= 300
     assert result.p50_ms >= 100
+
+
+async def test_the_latency_of_each_message_can_be_had(tmp_path: Path) -> None:
+    """A line for each accepted message: when it was due, and how long it took from then."""
+    file = tmp_path / "latencies"
+    async with receiving() as (_, port):
+        result = await load(port, "--messages", 20, "--rate", 200, "--clients", 2, "--latencies", str(file))
+
+    lines = [tuple(map(float, line.split())) for line in file.read_text().splitlines()]
+    assert sorted(due for due, _ in lines) == pytest.approx([result.started + n / 200 for n in range(20)], abs=1e-4)
+    assert max(milliseconds for _, milliseconds in lines) == pytest.approx(result.max_ms, abs=0.01)
 
 
 async def test_messages_under_way_at_the_timeout_are_unanswered() -> None:

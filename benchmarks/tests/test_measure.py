@@ -7,8 +7,11 @@ import pytest
 
 from benchmarks import measure as measuring
 from benchmarks.certificates import Certificates, issue
-from benchmarks.measure import Run, Workload, measure
-from benchmarks.peers import PEERS, Peer, PeerError, Place
+from benchmarks.line import distance
+from benchmarks.measure import Run, measure
+from benchmarks.peers import PEERS, Peer
+from benchmarks.place import PeerError, Place
+from benchmarks.workloads import Workload, lone
 
 FORGETFUL = """
 import asyncio, sys
@@ -34,7 +37,6 @@ def run(peer: Peer, workload: Workload, issued: Certificates, directory: Path, *
         workload,
         round_number=1,
         seconds=seconds,
-        reply_delay_ms=0,
         certificates=issued,
         directory=directory,
     )
@@ -88,3 +90,39 @@ def test_a_certificate_that_does_not_verify_is_not_accepted(
 
     with pytest.raises(PeerError, match=r"451 4\.4\.1"):
         run(PEERS["naive-new"], Workload(2000, clients=1), mixed, directory)
+
+
+@pytest.mark.parametrize("name", ["postfix", "postfix-reuse", "relay-spool", "relay-queue"])
+def test_a_peer_that_queues_is_followed_to_the_last_arrival(name: str, directory: Path, tmp_path: Path) -> None:
+    """What Postfix and our queue accept arrives at the sink, and the meters see the whole process tree."""
+    peer = PEERS[name]
+    if (reason := peer.missing()) is not None:
+        pytest.skip(reason)
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(parent.stat().st_mode | 0o011)  # Postfix has users of its own
+
+    result = run(peer, Workload(2000, clients=4), issue(tmp_path), directory)
+
+    assert result.faults == []
+    assert result.delivered == result.accepted > 0
+    assert 0 < result.cpu_ms < 100
+
+
+def test_round_trips_at_a_distance_are_counted(directory: Path, tmp_path: Path, issued: Certificates) -> None:
+    """The pooled naive relay waits four times for each message; the dial does not count."""
+    workload = lone(10)
+    with distance(workload.rtt_ms) as line:
+        result = measure(
+            PEERS["naive-pool"],
+            workload,
+            round_number=1,
+            seconds=1,
+            certificates=issue(tmp_path, line.address),
+            directory=directory,
+            line=line,
+        )
+
+    assert result.faults == []
+    assert result.round_trips == 4
+    assert result.p50_ms >= 4 * workload.rtt_ms
+    assert not result.comparable

@@ -25,10 +25,14 @@ RUN = Run(
     peak_rss=30_000_000,
     connections=10,
     max_open=10,
-    flights=1.0,
+    round_trips=1.0,
     load_share=0.1,
     sink_share=0.1,
+    line_share=0.0,
     foreign_share=0.0,
+    of_limit=None,
+    comparable=True,
+    caveat=None,
 )
 
 
@@ -72,13 +76,27 @@ def test_faults_stand_beside_the_numbers() -> None:
     assert summarise([run], [])[0].notes == ["2 lost", "2 sent twice", "1 refused"]
 
 
-def test_a_missing_baseline_leaves_its_column_empty() -> None:
-    """The table keeps its shape when a baseline did not run."""
+def test_a_baseline_that_nobody_can_be_compared_with_has_no_columns() -> None:
+    """It did not run, or its row is void."""
     lines = table(summarise([RUN], ["naive"]), ["naive"]).splitlines()
 
     assert lines[0] == "2 kB"
-    assert lines[1].split()[:5] == ["peer", "messages/s", "(min-max)", "x", "naive"]
-    assert lines[2].split()[:4] == ["relay", "100", "(100-100)", "-"]
+    assert lines[1].split()[:6] == ["peer", "messages/s", "(min-max)", "CPU", "ms/msg", "p50"]
+    assert lines[2].split()[:3] == ["relay", "100", "(100-100)"]
+
+
+def test_messages_that_come_slowly_on_purpose_make_no_ratio() -> None:
+    """Everybody carries six messages a second where six a second come."""
+    runs = [replace(RUN, peer=peer, comparable=False) for peer in ("naive", "relay")]
+
+    assert summarise(runs, ["naive"])[1].ratios == {}
+
+
+def test_what_the_line_cannot_do_stands_beside_the_numbers() -> None:
+    """Once, however many rounds there were."""
+    runs = [replace(RUN, round_number=number, caveat="data is delayed, packets are not") for number in (1, 2)]
+
+    assert summarise(runs, [])[0].notes == ["data is delayed, packets are not"]
 
 
 def test_others_on_the_machine_are_mentioned() -> None:
