@@ -30,9 +30,10 @@ types: .venv/ready
 docs-check: .venv/ready
 	$(RUN)/pytest tests/docs
 
+# All three, whatever one of them finds.
 bench: .venv/ready
-	$(RUN)/python -m benchmarks --quick
-	$(RUN)/python -m benchmarks.spool --quick
+	@status=0; for part in 'benchmarks --quick' benchmarks.scenarios 'benchmarks.spool --quick'; do \
+	  echo "== python -m $$part"; $(RUN)/python -m $$part || status=1; echo; done; exit $$status
 
 coverage: .venv/ready
 	$(RUN)/coverage run -m pytest

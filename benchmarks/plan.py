@@ -77,11 +77,12 @@ def read_plan(arguments: Sequence[str]) -> Plan:
 
     sizes = options.sizes or ([] if options.rtt else SIZES)
     distances = options.rtt or ([] if options.sizes else DISTANCES)
-    stages = [
-        stage(at_work(size), present if size == MAIN_SIZE else few, 3 if size == MAIN_SIZE else 2) for size in sizes
-    ]
+    stages = []
+    for size in sizes:
+        main = size == MAIN_SIZE
+        stages.append(stage(at_work(size), present if main else few, 3 if main else 1 if size >= LARGE else 2))
     if NEW_CONNECTION_SIZE in sizes:
-        stages.append(stage(at_work(NEW_CONNECTION_SIZE, kept=False), few, 2))
+        stages.append(stage(at_work(NEW_CONNECTION_SIZE, kept=False), few, 1))
     far = [peer for peer in present if peer in few or peer.name == "postfix"]
     stages += [stage(waiting(rtt), far, 1) for rtt in distances]
     stages += [stage(lone(rtt), few, 1) for rtt in distances[:1]]
