@@ -52,11 +52,14 @@ from relay.policy.identity import Decision, Identities
 from relay.policy.resolver import PolicyResolver
 from relay.spool.sqlite import SqliteSpool, path_of
 from relay.upstream.channel import SmtpChannel
-from relay.upstream.dial import Dialler, Slots
+from relay.upstream.dial import Dialler
+from relay.upstream.pipelining import Level, Pipelining
 from relay.upstream.pool import Pool, PoolLimits
+from relay.upstream.race import Slots
 from relay.upstream.reach import DialReach
-from relay.upstream.session import Session, SessionTimeouts
-from relay.upstream.smtp import Handshake, HandshakeTimeouts, Secured, verifying_context
+from relay.upstream.session import Session
+from relay.upstream.smtp import Handshake, Secured, verifying_context
+from relay.upstream.timeouts import HandshakeTimeouts, SessionTimeouts
 
 log = structlog.get_logger()
 
@@ -320,6 +323,8 @@ def build_handshake(config: Config) -> Handshake:
         session_timeouts=SessionTimeouts(
             upstream.timeouts.command, upstream.timeouts.data_progress, upstream.timeouts.final_dot
         ),
+        messages=upstream.messages_per_connection,
+        pipelining=Pipelining(Level[upstream.pipelining.upper()]),
     )
 
 

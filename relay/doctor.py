@@ -16,7 +16,8 @@ from relay.config import Config
 from relay.core.login import Assignment, Login, Target
 from relay.core.outcome import Answer, Cause, Fact, Failure, FailureKind, Phase, classify
 from relay.policy.credentials import Credentials
-from relay.upstream.dial import Candidate, UpstreamFailure, candidates
+from relay.upstream.addresses import Candidate, candidates
+from relay.upstream.failure import UpstreamFailure
 from relay.upstream.smtp import Handshake
 
 PATIENCE: Final = 10.0  # seconds

@@ -33,6 +33,7 @@ def several(here: Stage, keys: list[str], ports: list[int], *, delivery: str) ->
     names = [f"app{number}" for number in range(1, len(keys) + 1)]
     configuration["listeners"] = [ours.listener(name, port) for name, port in zip(names, ports, strict=True)]
     configuration["credentials"] = {name: {"api_key": key} for name, key in zip(names, keys, strict=True)}
+    configuration["limits"] = {"connections_per_client": LOUD_CLIENTS + CLIENTS * len(keys)}
     configuration["identities"] = [
         {"name": name, "match": {"listener": name}, "credential": name, "delivery": delivery} for name in names
     ]

@@ -183,6 +183,9 @@ class Upstream(Section):
     recipients_per_transaction: Count = setting(100, "recipients of one transaction; more are sent in several")
     messages_per_connection: Count = setting(100, "messages before a connection is replaced")
     idle_timeout: Timeout = setting("50s", "idle time before a connection is closed")
+    pipelining: Literal["full", "transaction", "off"] = setting(
+        "full", "what leaves before it is answered: full (the next message too), transaction, or off"
+    )
     fallback_after: Timeout = setting("2s", "how long a port may stay silent before the next is tried beside it")
     timeouts: Timeouts = setting({}, "limits of each phase")
     http: Http = setting({}, "HTTPS as the last resort")

@@ -31,6 +31,8 @@ SPOOL_MIGRATED: Final = "spool.migrated"
 SPOOL_QUARANTINED: Final = "spool.quarantined"
 ATTEMPT_DONE: Final = "attempt.done"
 UPSTREAM_FALLBACK: Final = "upstream.fallback"
+UPSTREAM_PIPELINING: Final = "upstream.pipelining"
+UPSTREAM_SPARED: Final = "upstream.spared"
 UPSTREAM_DOWN: Final = "upstream.down"
 UPSTREAM_UP: Final = "upstream.up"
 CREDENTIAL_REFUSED: Final = "credential.refused"
@@ -61,6 +63,8 @@ EVENTS: Final[Mapping[str, str]] = {
     SPOOL_QUARANTINED: "something in the spool was damaged or nobody's, and was put aside",
     ATTEMPT_DONE: "one attempt at one recipient is over, with everything that is known about it",
     UPSTREAM_FALLBACK: "mail now goes by another port, because the preferred one is blocked",
+    UPSTREAM_PIPELINING: "an endpoint's replies did not fit; less is said to it before it has answered, from now on",
+    UPSTREAM_SPARED: "an upstream has asked to be spared: it gets fewer connections, and more again as it takes mail",
     UPSTREAM_DOWN: "no port of an upstream can be used",
     UPSTREAM_UP: "an upstream that was down can be used again",
     CREDENTIAL_REFUSED: "SparkPost refused a login",

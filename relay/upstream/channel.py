@@ -9,9 +9,9 @@ from relay.core.envelope import Recipient
 from relay.core.headers import has_field
 from relay.core.login import Login
 from relay.core.message import Message
-from relay.core.outcome import Answer, Cause, Fact, Failure, FailureKind, Outcome, Phase, classify
+from relay.core.outcome import Answer, Cause, Fact, Failure, FailureKind, Outcome, Phase, Scope, classify
 from relay.core.ports import AttemptReport, Effort
-from relay.upstream.dial import UpstreamFailure
+from relay.upstream.failure import UpstreamFailure
 from relay.upstream.pool import Pool
 
 LEAST_PATIENCE: Final = 0.5  # seconds: once there is a session, the envelope gets a fair chance
@@ -92,8 +92,10 @@ class SmtpChannel:
                     effort,
                     patience=max(effort.patience - (connected - started), LEAST_PATIENCE),
                 )
-            finally:
+            except BaseException:
                 self._pool.release(session)
+                raise
+            self._pool.release(session, put_off=any(map(_put_off, facts)))
             if reused and not fresh and _stale(facts):
                 fresh = True
                 continue
@@ -108,6 +110,11 @@ def _untried(fact: Fact) -> Outcome:
     if fact.phase in (Phase.RCPT, Phase.DATA, Phase.DOT, Phase.MAIL):
         return classify(Failure(Phase.RCPT, FailureKind.WITHHELD, f"not tried, as the connection failed: {fact}"))
     return classify(fact)
+
+
+def _put_off(fact: Fact) -> bool:
+    """A 4yz that is about nobody's recipient and nobody's plan: SparkPost has enough to do."""
+    return isinstance(fact, Answer) and fact.reply.transient and classify(fact).scope is Scope.MESSAGE
 
 
 def _stale(facts: Sequence[Fact]) -> bool:

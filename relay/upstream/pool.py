@@ -1,45 +1,34 @@
-"""Authenticated sessions, each of one login, under one cap: reuse, open, give one up for another, or wait.
+"""Authenticated sessions, each of one login, under one cap. What to do is decided by `shares`; this does it.
 
-Deciding is `decide`, pure; doing is the rest. Sessions are keyed by the complete login, so one tenant's mail can never
-ride another's session. Who waits is served in the order of arrival.
+Sessions are keyed by the complete login, so one tenant's mail can never ride another's session. A message gets an idle
+session, or a place behind another message on one of its login; connections are dialled beside that, in the background,
+as long as messages wait behind others and there may be more.
 """
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import Enum, auto
+from functools import partial
 from typing import Final
 
-from relay.core.login import Login
+import structlog
+
+from relay.core.login import Login, Target
 from relay.core.outcome import Cause, Failure, FailureKind, Outcome, Phase, classify
-from relay.upstream.dial import Slots, UpstreamFailure
+from relay.observe import log as events
+from relay.upstream.concurrency import Concurrency
+from relay.upstream.failure import UpstreamFailure, not_now
+from relay.upstream.lanes import Held, Lane, Waiter
+from relay.upstream.race import Slots
 from relay.upstream.session import Session
+from relay.upstream.shares import Demand, Step, decide
 
-GRACE: Final = 0.1  # seconds
+log = structlog.get_logger()
 
-
-class Choice(Enum):
-    """What to do for somebody who wants a session."""
-
-    REUSE = auto()
-    OPEN = auto()
-    EVICT = auto()
-    WAIT = auto()
-
-
-def decide(
-    login: Login, idle: Mapping[Login, Sequence[object]], taken: int, limit: int, *, fresh: bool = False
-) -> Choice:
-    """`idle` sessions by login and `taken` slots (open, being opened, or in use) of `limit`, idle ones included.
-
-    `fresh`: an idle session of this login will not do.
-    """
-    if idle.get(login) and not fresh:
-        return Choice.REUSE
-    if taken < limit:
-        return Choice.OPEN
-    return Choice.EVICT if any(idle.values()) else Choice.WAIT
+GRACE: Final = 0.2  # seconds
+AHEAD_SECONDS: Final = 30.0  # for a connection that nobody waits for yet
+_BROKEN_OFF: Final = UpstreamFailure(Failure(Phase.CONNECT, FailureKind.LOST, "the dial was broken off"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,113 +54,240 @@ class Pool:
         current: Callable[[Login], bool] = lambda _: True,
     ) -> None:
         self._open_session = open_session
-        self._current = current
         self._limits = limits
-        self._idle: dict[Login, list[tuple[Session, asyncio.TimerHandle]]] = {}
-        self._busy: set[Session] = set()
+        self._current = current
+        self._lanes: dict[Login, Lane] = {}
+        self._holders: dict[Session, Held] = {}
+        self._concurrency = Concurrency(limits.connections)
         self._taken = 0
-        self._waiting: deque[tuple[Login, asyncio.Future[None]]] = deque()
-        self._goodbyes: set[asyncio.Task[None]] = set()
+        self._partings: set[asyncio.Task[None]] = set()
+        self._settling = False
         self._closed = False
+
+    # -- for who sends ------------------------------------------------------------------------------------------------
 
     async def acquire(self, login: Login, patience: float, *, fresh: bool = False) -> tuple[Session, bool]:
         """A session of this login and whether it has been used before; `fresh` wants a new one.
 
         Raises UpstreamFailure when there is none within `patience` seconds.
         """
-        deadline = asyncio.get_running_loop().time() + patience
-        try:
-            # Who opens a session has a little longer, so as to say what it was waiting for.
-            async with asyncio.timeout_at(deadline + 2 * GRACE):
-                session, used = await self._acquire(login, deadline, fresh=fresh)
-        except TimeoutError as error:
-            text = f"all connections are busy, and none became free within {patience:.1f} s"
-            raise UpstreamFailure(Failure(Phase.CONNECT, FailureKind.DEADLINE, text)) from error
-        self._busy.add(session)
-        return session, used
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        waiter = Waiter(loop.create_future(), now, now + patience, fresh)
+        lane = self._lanes.get(login)
+        if lane is None:
+            lane = self._lanes[login] = Lane(login, self._limits.messages)
+        first = not lane.waiting
+        lane.waiting.append(waiter)
+        if first and not fresh and (idle := lane.idle()):
+            # The usual case needs no decision: a session of its own rests, the one used last before the others.
+            self._serve(lane, max(idle, key=lambda held: held.idle_since))
+        else:
+            self._settle()
+        if not waiter.future.done():
+            await self._wait(lane, waiter)
+        session = waiter.future.result()
+        return session, self._holders[session].carried > 1
 
-    async def _acquire(self, login: Login, deadline: float, *, fresh: bool) -> tuple[Session, bool]:
-        waited = False
-        if self._waiting:
-            await self._wait(login, first=False)
-            waited = True
-        while True:
-            match decide(login, self._idle, self._taken, self._limits.connections, fresh=fresh):
-                case Choice.REUSE:
-                    session = self._take_idle(login)
-                    if session.usable:
-                        return session, True
-                    self._let_go(session)
-                case Choice.OPEN:
-                    self._taken += 1
-                    return await self._open(login, deadline), False
-                case Choice.EVICT:
-                    return await self._replace(self._oldest_idle(), login, deadline), False
-                case Choice.WAIT:
-                    await self._wait(login, first=waited)
-                    waited = True
+    async def _wait(self, lane: Lane, waiter: Waiter) -> None:
+        try:
+            # A little longer than the dial has, so that it can say what it was waiting for.
+            async with asyncio.timeout_at(waiter.deadline + GRACE):
+                await asyncio.wait([waiter.future])
+        except TimeoutError as error:
+            if not waiter.future.done():
+                lane.waiting.remove(waiter)
+                why = "SparkPost is too slow to log in" if lane.dials else "all connections are busy"
+                text = f"no session within {waiter.deadline - waiter.since:.1f} s: {why}"
+                raise UpstreamFailure(Failure(Phase.AUTH, FailureKind.DEADLINE, text)) from error
+        except BaseException:
+            if waiter in lane.waiting:
+                lane.waiting.remove(waiter)
+            elif waiter.future.done() and waiter.future.exception() is None:
+                self.release(waiter.future.result())
+            self._settle()
+            raise
+
+    def release(self, session: Session, *, put_off: bool = False) -> None:
+        """One message is done with it, which may have been `put_off`: answered 4yz.
+
+        The session is kept for the next of its login if it is good for one.
+        """
+        held = self._holders[session]
+        held.load -= 1
+        self._lanes[session.login].used = asyncio.get_running_loop().time()
+        target = session.login.target
+        if session.pushed_back and not held.retiring:
+            held.retiring = True
+            self._spare(target)
+        elif put_off:
+            if self._concurrency.put_off(target, self._connections(target)):
+                self._tell_spared(target)
+        else:
+            self._concurrency.accepted(target)
+        if not held.load:
+            self._rest(held)
+        if any(lane.waiting for lane in self._lanes.values()):
+            self._settle()
+
+    def _rest(self, held: Held) -> None:
+        """Nothing is on it: let it wait for the next message, or let it go."""
+        session = held.session
+        worn_out = held.retiring or held.carried >= self._limits.messages
+        if self._closed or worn_out or not session.usable or not self._current(session.login):
+            self._let_go(held)
+            return
+        loop = asyncio.get_running_loop()
+        held.idle_since = loop.time()
+        held.timer = loop.call_later(self._limits.idle_seconds, self._expire, held)
+
+    def _expire(self, held: Held) -> None:
+        self._let_go(held)
+        self._settle()
+
+    # -- deciding, and doing what was decided -------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Take one step after the other until all is well."""
+        if self._settling:
+            return
+        self._settling = True
+        try:
+            self._bury()
+            while (step := decide(self._demands(), self._taken, self._limits.connections)) is not None:
+                self._take_step(*step)
+        finally:
+            self._settling = False
+        for login in [login for login, lane in self._lanes.items() if lane.deserted]:
+            del self._lanes[login]
+
+    def _bury(self) -> None:
+        """Let go of sessions that have died while nothing was on them."""
+        for lane in self._lanes.values():
+            for held in [held for held in lane.held if not (held.load or held.session.usable)]:
+                self._let_go(held)
+
+    def _demands(self) -> list[Demand]:
+        connections: Counter[Target] = Counter()
+        for lane in self._lanes.values():
+            connections[lane.login.target] += lane.connections
+        now = asyncio.get_running_loop().time()
+        demands = []
+        for lane in self._lanes.values():
+            target = lane.login.target
+            demands.append(
+                lane.demand(
+                    now,
+                    may_dial=not self._closed and connections[target] < self._concurrency.allowed(target),
+                    full=connections[target] >= self._concurrency.ceiling(target),
+                    allowed=self._concurrency.ceiling(target),
+                )
+            )
+        return demands
+
+    def _take_step(self, step: Step, login: Login) -> None:
+        lane = self._lanes[login]
+        match step:
+            case Step.USE_IDLE:
+                # The one used last: the others grow old and retire.
+                self._serve(lane, max(lane.idle(), key=lambda held: held.idle_since))
+            case Step.USE_SEAT:
+                self._serve(lane, min(lane.seats(), key=lambda held: held.load))
+            case Step.DIAL:
+                self._dial(lane)
+            case Step.CLOSE_IDLE:
+                self._let_go(min(lane.idle(), key=lambda held: held.idle_since))
+            case Step.RETIRE:
+                self._retire(max(lane.busy(), key=lambda held: held.carried))
+
+    def _serve(self, lane: Lane, held: Held, *, fresh: bool = False) -> None:
+        """The next message goes on this session, which may be a `fresh` one."""
+        waiter = lane.next_waiter(fresh=fresh)
+        if waiter is None:
+            self._rest(held)
+            return
+        held.disturb()
+        lane.used = asyncio.get_running_loop().time()
+        held.load += 1
+        held.carried += 1
+        waiter.future.set_result(held.session)
+
+    def _retire(self, held: Held) -> None:
+        """It carries what is on it and no more."""
+        held.retiring = True
+        held.session.leave()
+
+    # -- opening and closing ------------------------------------------------------------------------------------------
+
+    def _dial(self, lane: Lane) -> None:
+        """Open one more session, in a slot that is taken from now on."""
+        loop = asyncio.get_running_loop()
+        deadline = max((waiter.deadline for waiter in lane.waiting), default=loop.time() + AHEAD_SECONDS)
+        self._taken += 1
+        dial = loop.create_task(self._open(lane.login, deadline))
+        lane.dials.add(dial)
+        dial.add_done_callback(partial(self._dialled, lane))
 
     async def _open(self, login: Login, deadline: float) -> Session:
-        """A new session in a slot that is already taken for it."""
-        try:
-            async with asyncio.timeout_at(deadline + GRACE):  # the dial names its silent ports before that
-                return await self._open_session(login, deadline, self)
-        except TimeoutError as error:
-            self.give()
-            text = "connected, but SparkPost was too slow to log in for the application to wait"
-            raise UpstreamFailure(Failure(Phase.AUTH, FailureKind.DEADLINE, text)) from error
-        except UpstreamFailure as failure:
-            if classify(failure.fact).cause is Cause.LOGIN_REFUSED:
-                self._spare(login, failure)
-            self.give()
-            raise
-        except BaseException:
-            self.give()
-            raise
+        async with asyncio.timeout_at(deadline + GRACE):
+            return await self._open_session(login, deadline, self)
 
-    def _spare(self, login: Login, refused: UpstreamFailure) -> None:
-        """Who waits for this login hears that it is refused, and does not try it himself (design 3.3)."""
-        for waiter in [waiter for waiter in self._waiting if waiter[0] == login]:
-            self._waiting.remove(waiter)
-            if not waiter[1].done():
-                waiter[1].set_exception(UpstreamFailure(refused.fact))
-
-    async def _replace(self, old: Session, login: Login, deadline: float) -> Session:
-        """A new session in the slot of an idle one, whoever's that was; nobody else can get in between."""
-        try:
-            await old.quit()
-        except BaseException:
-            old.abort()
-            self.give()
-            raise
-        return await self._open(login, deadline)
-
-    async def _wait(self, login: Login, *, first: bool) -> None:
-        """Until a slot or a session has become free; `first` for who has had its turn and found nothing.
-
-        A waiter that gives up passes its turn on.
-        """
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if first:
-            self._waiting.appendleft((login, turn))
+    def _dialled(self, lane: Lane, dial: "asyncio.Task[Session]") -> None:
+        """A dial is over."""
+        lane.dials.discard(dial)
+        error = _BROKEN_OFF if dial.cancelled() else dial.exception()
+        if error is None:
+            self._admit(lane, dial.result())
         else:
-            self._waiting.append((login, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                if turn.exception() is None:
-                    self._wake()
-            else:
-                self._waiting.remove((login, turn))
-            raise
+            self._taken -= 1
+            if isinstance(error, UpstreamFailure):
+                self._blame(lane.login.target, error)
+                self._disappoint(lane, error)
+        self._settle()
+        if not isinstance(error, UpstreamFailure | TimeoutError | None):
+            raise error
 
-    def _wake(self) -> None:
-        while self._waiting:
-            _, turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
+    def _admit(self, lane: Lane, session: Session) -> None:
+        held = self._holders[session] = Held(session)
+        lane.held.append(held)
+        lane.proven = True
+        target = lane.login.target
+        self._concurrency.connected(target, self._connections(target))
+        if self._closed:
+            self._let_go(held)
+        else:
+            self._serve(lane, held, fresh=True)
+
+    def _disappoint(self, lane: Lane, failure: UpstreamFailure) -> None:
+        """There is no session. Who has no other hope hears why; with a refused login nobody has."""
+        if classify(failure.fact).cause is Cause.LOGIN_REFUSED:
+            for dial in lane.dials:
+                dial.cancel()
+            hopeless = list(lane.waiting)
+        elif lane.dials:
+            hopeless = []
+        else:
+            others = any(held.session.usable for held in lane.held)
+            hopeless = [waiter for waiter in lane.waiting if waiter.fresh or not others]
+        for waiter in hopeless:
+            lane.waiting.remove(waiter)
+            waiter.future.set_exception(UpstreamFailure(failure.fact))
+
+    def _blame(self, target: Target, failure: UpstreamFailure) -> None:
+        if not_now(failure.fact):
+            self._spare(target)
+        elif classify(failure.fact).cause is not Cause.LOGIN_REFUSED:
+            self._concurrency.failed(target, self._connections(target))
+
+    def _spare(self, target: Target) -> None:
+        self._concurrency.pushed_back(target, self._connections(target))
+        self._tell_spared(target)
+
+    def _tell_spared(self, target: Target) -> None:
+        log.warning(events.UPSTREAM_SPARED, host=target.host, connections=self._concurrency.ceiling(target))
+
+    def _connections(self, target: Target) -> int:
+        return sum(len(lane.held) for login, lane in self._lanes.items() if login.target == target)
 
     def take(self) -> bool:
         """A slot for an attempt beside another, if there is one to spare (see Slots)."""
@@ -183,69 +299,43 @@ class Pool:
     def give(self) -> None:
         """A slot is free again."""
         self._taken -= 1
-        self._wake()
-
-    def release(self, session: Session) -> None:
-        """Give a session back: kept for the next message of its login if it is good for one, else closed."""
-        self._busy.discard(session)
-        worn_out = not session.usable or session.messages >= self._limits.messages
-        if self._closed or worn_out or not self._current(session.login):
-            self._let_go(session)
-            return
-        timer = asyncio.get_running_loop().call_later(self._limits.idle_seconds, self._expire, session)
-        self._idle.setdefault(session.login, []).append((session, timer))
-        self._wake()
-
-    def _take_idle(self, login: Login) -> Session:
-        """The one used last: the others grow old and retire."""
-        session, timer = self._idle[login].pop()
-        if not self._idle[login]:
-            del self._idle[login]
-        timer.cancel()
-        return session
-
-    def _oldest_idle(self) -> Session:
-        """The session that has been idle longest, whoever's it is."""
-        login = min(self._idle, key=lambda one: self._idle[one][0][1].when())
-        session, timer = self._idle[login].pop(0)
-        if not self._idle[login]:
-            del self._idle[login]
-        timer.cancel()
-        return session
+        self._settle()
 
     def retire(self) -> None:
-        """Close the idle sessions whose login is not current any more."""
-        for login in [one for one in self._idle if not self._current(one)]:
-            for session, timer in self._idle.pop(login):
-                timer.cancel()
-                self._let_go(session)
+        """Give up the sessions whose login is not current any more."""
+        for lane in [lane for login, lane in self._lanes.items() if not self._current(login)]:
+            for held in list(lane.held):
+                if held.load:
+                    self._retire(held)
+                else:
+                    self._let_go(held)
+        self._settle()
 
-    def _expire(self, session: Session) -> None:
-        kept = [(one, timer) for one, timer in self._idle.get(session.login, ()) if one is not session]
-        if kept:
-            self._idle[session.login] = kept
-        else:
-            self._idle.pop(session.login, None)
-        self._let_go(session)
-
-    def _let_go(self, session: Session) -> None:
+    def _let_go(self, held: Held) -> None:
         """Say QUIT in the background; the slot is free when the connection is closed."""
-        task = asyncio.get_running_loop().create_task(session.quit())
-        self._goodbyes.add(task)
-        task.add_done_callback(self._gone)
+        held.disturb()
+        held.retiring = True
+        self._lanes[held.session.login].held.remove(held)
+        del self._holders[held.session]
+        parting = asyncio.get_running_loop().create_task(self._part(held.session))
+        self._partings.add(parting)
+        parting.add_done_callback(self._partings.discard)
 
-    def _gone(self, task: asyncio.Task[None]) -> None:
-        self._goodbyes.discard(task)
-        self.give()
+    async def _part(self, session: Session) -> None:
+        try:
+            await session.quit()
+        finally:
+            self.give()
+
+    # -- for others ---------------------------------------------------------------------------------------------------
 
     @property
     def sessions(self) -> Counter[tuple[str, str, str]]:
         """How many there are of each credential, by endpoint, "idle" or "busy"."""
-        idle = [session for sessions in self._idle.values() for session, _ in sessions]
         return Counter(
-            (session.login.credential, str(session.endpoint), state)
-            for state, sessions in (("idle", idle), ("busy", self._busy))
-            for session in sessions
+            (login.credential, str(held.session.endpoint), "busy" if held.load else "idle")
+            for login, lane in self._lanes.items()
+            for held in lane.held
         )
 
     async def prove(self, login: Login, *, patience: float, fresh: bool = False) -> Outcome | None:
@@ -260,10 +350,13 @@ class Pool:
     async def close(self) -> None:
         """Close what is idle; what is in use closes when it is released."""
         self._closed = True
-        for sessions in list(self._idle.values()):
-            for session, timer in sessions:
-                timer.cancel()
-                self._let_go(session)
-        self._idle.clear()
-        if self._goodbyes:
-            await asyncio.wait(self._goodbyes)
+        for lane in list(self._lanes.values()):
+            for held in [held for held in lane.held if not held.load]:
+                self._let_go(held)
+        dials = {dial for lane in self._lanes.values() for dial in lane.dials}
+        for dial in dials:
+            dial.cancel()
+        if dials:
+            await asyncio.wait(dials)
+        if self._partings:
+            await asyncio.wait(self._partings)

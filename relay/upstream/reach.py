@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 
 from relay.core.login import Target
-from relay.upstream.dial import Dialler, Slots, UpstreamFailure
+from relay.upstream.dial import Dialler
+from relay.upstream.failure import UpstreamFailure
+from relay.upstream.race import Slots
 from relay.upstream.smtp import Secured
 
 

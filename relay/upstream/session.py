@@ -1,62 +1,66 @@
-"""One authenticated connection to SparkPost and the transactions on it.
+"""One authenticated connection to SparkPost, and the transactions on it, one behind the other in one stream.
 
-The commands of a transaction leave in one flight where PIPELINING is offered (RFC 2920), the content follows the 354
-with back-pressure, and small content takes the final dot with it in one write. From the moment the dot's octets are
-handed to the transport, having no reply means that nobody knows: a failure then is of phase DOT, and only then.
+The content of a message, its dot, and MAIL, RCPT and DATA of the next leave in one flight (RFC 2920 lets commands
+follow a message), so a message costs one round trip while there are more. Who speaks has *the floor*: from MAIL to the
+dot. Replies come in order; each is handed to the transaction that it answers.
 
-A session that was cancelled, timed out, or heard anything that its commands do not admit is aborted and never used
-again.
+From the moment the dot's octets are handed to the transport, having no reply means that nobody knows: a failure then is
+of phase DOT, and only then. A connection that breaks tells every transaction on it where it stood: those whose dot had
+not left were certainly not accepted, and may be sent elsewhere at once.
+
+A transaction that waits behind another's dot has nothing to lose: when that takes long it leaves, and the connection is
+given up as soon as the dot has been answered. A session that was cancelled, timed out, or heard anything that its
+commands do not admit is aborted and never used again.
 """
 
 import asyncio
 import contextlib
+import itertools
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from relay.core.envelope import Envelope, Recipient
 from relay.core.login import Endpoint, Login
 from relay.core.message import Content
 from relay.core.outcome import Answer, Fact, Failure, FailureKind, Phase
-from relay.core.ports import Effort, Permit
+from relay.core.ports import Effort
 from relay.core.reply import Reply
 from relay.upstream.replies import Gibberish, ReplyReader
 from relay.upstream.stuffing import stuffed
+from relay.upstream.timeouts import SessionTimeouts
+from relay.upstream.transaction import Features, Move, Transaction
 
 QUIT_SECONDS: Final = 2.0
 LEAVE_SECONDS: Final = 2.0  # the application waits, with its refusal already known
-_ACCEPTED: Final = {Phase.MAIL: (250,), Phase.RCPT: (250, 251), Phase.DATA: (354,), Phase.DOT: (250,)}
+BEHIND_SECONDS: Final = 3.0  # how long a transaction waits behind the dot of another before it goes elsewhere
+NEVER: Final = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
-    """What the server offers under TLS."""
+class _Job:
+    """One transaction on its way: when it must have come to its 354, and who waits for its facts."""
 
-    pipelining: bool
-    eight_bit: bool
-    size: bool
+    def __init__(self, transaction: Transaction, content: Content, effort: Effort, deadline: float) -> None:
+        self.transaction = transaction
+        self.content = content
+        self.effort = effort
+        self.deadline = deadline
+        self.done: asyncio.Future[list[Fact]] = asyncio.get_running_loop().create_future()
+        self.dot_sent = False
+        self.stream: asyncio.Task[None] | None = None
 
+    def finish(self) -> None:
+        if not self.done.done():
+            self.done.set_result([fact for fact in self.transaction.facts if fact is not None])
 
-@dataclass(frozen=True, slots=True)
-class SessionTimeouts:
-    """Seconds: for the reply to a command, for the content to move on, for the reply to the final dot."""
-
-    command: float
-    data_progress: float
-    final_dot: float
-
-
-class TransactionFailed(Exception):
-    """The transaction is over; `fact` is what ended it."""
-
-    def __init__(self, fact: Fact) -> None:
-        super().__init__(str(fact))
-        self.fact = fact
+    def end(self, fact: Fact) -> None:
+        """It ends here, and that is all there is to say to whom nothing has been said yet."""
+        self.transaction.fail(fact)
+        self.finish()
 
 
 class Session(asyncio.Protocol):
-    """A connection that is logged in. One transaction at a time."""
+    """A connection that is logged in."""
 
     def __init__(
         self,
@@ -65,39 +69,224 @@ class Session(asyncio.Protocol):
         endpoint: Endpoint,
         features: Features,
         timeouts: SessionTimeouts,
+        *,
+        messages: int,
+        chained: bool,
+        on_misbehaviour: Callable[[], None],
     ) -> None:
+        """`messages`: how many it carries before it says goodbye. `chained`: a transaction may begin before the one
+        before it has been answered. `on_misbehaviour` is called when replies do not fit the commands.
+        """
         self.login = login
         self.endpoint = endpoint
         self.messages = 0
+        self.pushed_back = False  # it was asked to be spared
         self._transport = transport
         self._features = features
         self._timeouts = timeouts
+        self._limit = messages
+        self._chained = chained and features.pipelining
+        self._on_misbehaviour = on_misbehaviour
+        self._loop = asyncio.get_running_loop()
         self._reader = ReplyReader()
-        self._replies: deque[Reply] = deque()
-        self._expected = 0
-        self._news = asyncio.Event()
+        self._out: list[bytes] = []
+        self._expected: deque[_Job] = deque()  # whose reply comes next; one entry for each
+        self._floor: _Job | None = None
+        self._next: deque[_Job] = deque()
         self._writable = asyncio.Event()
         self._writable.set()
-        self._phase = Phase.MAIL
-        self._broken: FailureKind | None = None
-        self._detail = ""
+        self._broken = False
+        self._doomed = False
+        self._answered = 0  # final dots
+        self._leaving = False
+        self._goodbye: asyncio.Future[None] | None = None
+        self._head_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<Session {self.login} on {self.endpoint}, {self.messages} messages>"
 
+    # -- what the pool asks -------------------------------------------------------------------------------------------
+
     @property
     def usable(self) -> bool:
-        """False once it is closed, broken, or has said something nobody asked for."""
-        return self._broken is None and not self._transport.is_closing() and self._reader.empty and not self._replies
+        """False once it is closed, broken, given up, said goodbye to, or has said something nobody asked for."""
+        ended = self._broken or self._doomed or self._goodbye is not None or self._transport.is_closing()
+        return not ended and self._reader.empty
 
-    # -- asyncio's side -----------------------------------------------------------------------------------------------
+    @property
+    def takes_more(self) -> bool:
+        """May another transaction be begun before those on it are over?"""
+        return self._chained and self.usable
+
+    # -- one transaction ----------------------------------------------------------------------------------------------
+
+    async def transact(
+        self, envelope: Envelope, recipients: Sequence[Recipient], content: Content, effort: Effort, *, patience: float
+    ) -> list[Fact]:
+        """Send one message in one transaction; the fact for each recipient, in order.
+
+        `patience` seconds for everything up to 354, then the effort's at most without progress. Aborts if cancelled.
+        """
+        transaction = Transaction(envelope, recipients, content, self._features, whole=effort.whole)
+        job = _Job(transaction, content, effort, self._loop.time() + patience)
+        if self._broken or self._goodbye is not None:
+            job.end(Failure(Phase.MAIL, FailureKind.LOST, "connection closed at MAIL"))
+            return await job.done
+        self.messages += 1
+        self._next.append(job)
+        self._go_on()
+        try:
+            return await job.done
+        except asyncio.CancelledError:
+            if job in self._next:
+                self._next.remove(job)
+            else:
+                self._break(FailureKind.LOST, "aborted")
+            raise
+
+    # -- speaking -----------------------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Give the floor to the next transaction if it is free, and send what there is to say."""
+        while self._floor is None and self._next and (self._chained or not self._expected):
+            self._floor = self._next.popleft()
+            self._speak(self._floor)
+        self._flush()
+        self._arm()
+
+    def _speak(self, job: _Job) -> None:
+        for command in job.transaction.say():
+            self._out.append(f"{command}\r\n".encode())
+            self._expect(job)
+
+    def _expect(self, job: _Job) -> None:
+        if not self._expected:
+            self._head_since = self._loop.time()
+        self._expected.append(job)
+
+    def _flush(self) -> None:
+        if self._out and not self._broken:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    def _send_content(self, job: _Job) -> None:
+        """The content and the final dot: small content at once, large content at the pace the peer takes it."""
+        chunks = stuffed(job.content, eight_bit_ok=self._features.eight_bit)
+        first = next(chunks, b"")
+        second = next(chunks, None)
+        if second is None:
+            self._send_dot(job, first)
+        else:
+            job.stream = self._loop.create_task(self._stream(job, first, second, chunks))
+
+    def _send_dot(self, job: _Job, octets: bytes) -> None:
+        """The last of the content with the dot behind it; the floor is free then."""
+        if not job.effort.permit.ask():
+            text = "the claim on the message ran out before the final dot"
+            job.transaction.fail(Failure(Phase.DATA, FailureKind.LEASE, text))
+            self._break(FailureKind.LOST, "aborted")
+            return
+        self._out.append(octets + b".\r\n")
+        job.dot_sent = True
+        job.deadline = NEVER
+        self._expect(job)
+        self._floor = None
+        if self.messages >= self._limit or self._leaving:
+            self._part()
+
+    def _part(self) -> None:
+        """Say goodbye, with the last dot if it has not left yet, when nothing more is to be said."""
+        if self._floor is None and not self._next and self._goodbye is None:
+            self._goodbye = self._loop.create_future()
+            self._out.append(b"QUIT\r\n")
+
+    async def _stream(self, job: _Job, first: bytes, second: bytes, rest: Iterator[bytes]) -> None:
+        seconds = min(job.effort.patience, self._timeouts.data_progress)
+        job.deadline = NEVER
+        pending = first
+        try:
+            for chunk in itertools.chain([second], rest):
+                await self._send(pending, seconds)
+                pending = chunk
+        except TimeoutError:
+            text = f"the content stood still for {seconds:g} s"
+            job.transaction.fail(Failure(Phase.DATA, FailureKind.TIMEOUT, text))
+            self._break(FailureKind.TIMEOUT, text)
+        except OSError as error:
+            text = f"the content cannot be read: {error.strerror}"
+            job.transaction.fail(Failure(Phase.DATA, FailureKind.LOST, text))
+            self._break(FailureKind.LOST, text)
+        else:
+            if not self._broken:
+                self._send_dot(job, pending)
+                self._go_on()
+
+    async def _send(self, octets: bytes, seconds: float) -> None:
+        if self._broken:
+            return
+        self._transport.write(octets)
+        if not self._writable.is_set():
+            async with asyncio.timeout(seconds):
+                await self._writable.wait()
+
+    # -- hearing ------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         try:
-            self._replies.extend(self._reader.feed(data))
+            for reply in self._reader.feed(data):
+                if self._broken:
+                    return
+                self._hear(reply)
         except Gibberish as error:
-            self._break(FailureKind.PROTOCOL, f"{error}")
-        self._news.set()
+            self._break(FailureKind.PROTOCOL, str(error))
+            return
+        self._go_on()
+
+    def _hear(self, reply: Reply) -> None:
+        if not self._expected:
+            self._unasked(reply)
+            return
+        job = self._expected.popleft()
+        # 421 to a later MAIL is how a server ends a connection that has carried enough.
+        self.pushed_back |= reply.code == 421 and (job.transaction.phase is not Phase.MAIL or not self._answered)
+        self._head_since = self._loop.time()
+        if job.dot_sent:
+            self._answered += 1
+            move = job.transaction.hear_dot(reply)
+        else:
+            move = job.transaction.hear(reply)
+        match move:
+            case Move.LISTEN:
+                pass
+            case Move.SPEAK:
+                self._speak(job)
+            case Move.CONTENT:
+                self._send_content(job)
+            case Move.DECLINE | Move.RESET:
+                self._out.append(b".\r\n" if move is Move.DECLINE else b"RSET\r\n")
+                self._expect(job)
+                job.deadline = self._loop.time() + min(LEAVE_SECONDS, self._timeouts.command)
+            case Move.DONE:
+                if self._floor is job:
+                    self._floor = None
+                job.finish()
+                if self._doomed and all(other.done.done() for other in self._expected):
+                    self._break(FailureKind.LOST, "given up")
+            case Move.ABORT:
+                job.finish()
+                protocol = any(getattr(fact, "kind", None) is FailureKind.PROTOCOL for fact in job.transaction.facts)
+                self._break(FailureKind.PROTOCOL if protocol else FailureKind.LOST, "connection given up")
+
+    def _unasked(self, reply: Reply) -> None:
+        """A reply to nothing: while content is sent it is the answer to that content, else a farewell."""
+        if self._goodbye is not None:
+            if not self._goodbye.done():
+                self._goodbye.set_result(None)
+            return
+        if self._floor is not None:
+            self._floor.transaction.fail(Answer(Phase.DATA, reply))
+        self._break(FailureKind.LOST, f"unasked for: {reply}")
 
     def connection_lost(self, error: Exception | None) -> None:
         self._break(FailureKind.LOST, "connection reset" if error else "connection closed")
@@ -111,198 +300,99 @@ class Session(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writable.set()
 
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def _deadline(self) -> float:
+        """When something must have happened."""
+        due = NEVER
+        if self._expected:
+            head = self._expected[0]
+            due = self._head_since + (self._timeouts.final_dot if head.dot_sent else self._timeouts.command)
+            if self._floor is not None and self._floor is not head and not self._doomed:
+                due = min(due, self._head_since + BEHIND_SECONDS)
+        if self._floor is not None:
+            due = min(due, self._floor.deadline)
+        return due
+
+    def _arm(self) -> None:
+        due = NEVER if self._broken else self._deadline()
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return  # it looks again then
+            self._timer.cancel()
+        self._timer = None if due == NEVER else self._loop.call_at(due, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        if not self._broken and now >= self._deadline():
+            self._overdue(now)
+        self._arm()
+
+    def _overdue(self, now: float) -> None:
+        floor, head = self._floor, self._expected[0] if self._expected else None
+        limit = self._timeouts.final_dot if head is not None and head.dot_sent else self._timeouts.command
+        if floor is not None and head is not floor and head is not None and now < self._head_since + limit:
+            # Somebody's dot is being thought about. Who waits behind it goes elsewhere: nothing of it was accepted.
+            text = "another message on the connection takes long"
+            late = now >= floor.deadline
+            kind = FailureKind.DEADLINE if late else FailureKind.LOST
+            floor.end(Failure(floor.transaction.phase, kind, text))
+            for job in self._next:
+                job.end(Failure(Phase.MAIL, FailureKind.LOST, text))
+            self._next.clear()
+            self._floor = None
+            self._doomed = True
+        elif floor is not None and now >= floor.deadline:
+            phase = floor.transaction.phase
+            text = f"SparkPost did not answer {phase.value.upper()} in time"
+            floor.transaction.fail(Failure(phase, FailureKind.DEADLINE, text))
+            self._break(FailureKind.TIMEOUT, text)
+        else:
+            self._break(FailureKind.TIMEOUT, f"no answer within {limit:g} s")
+
+    # -- its end ------------------------------------------------------------------------------------------------------
+
     def _break(self, kind: FailureKind, detail: str) -> None:
-        if self._broken is None:
-            self._broken, self._detail = kind, detail
-        self._news.set()
+        """Close without a word, and tell every transaction where it stood."""
+        if self._broken:
+            return
+        self._broken = True
+        if kind is FailureKind.PROTOCOL:
+            self._on_misbehaviour()
+        jobs = [*self._expected, *([self._floor] if self._floor is not None else []), *self._next]
+        self._expected.clear()
+        self._next.clear()
+        self._floor = None
+        for job in jobs:
+            phase = Phase.DOT if job.dot_sent else job.transaction.phase
+            job.end(Failure(phase, kind, f"{detail} at {phase.value.upper()}"))
         self._writable.set()
+        self._out.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._goodbye is not None and not self._goodbye.done():
+            self._goodbye.set_result(None)
         self._transport.abort()
 
     def abort(self) -> None:
         """Close without a word: the state of the dialogue is unknown or does not matter."""
         self._break(FailureKind.LOST, "aborted")
 
-    # -- one transaction ----------------------------------------------------------------------------------------------
-
-    async def transact(
-        self, envelope: Envelope, recipients: Sequence[Recipient], content: Content, effort: Effort, *, patience: float
-    ) -> list[Fact]:
-        """Send one message in one transaction; the fact for each recipient, in order.
-
-        `patience` seconds for everything up to 354, then the effort's at most without progress. Aborts if cancelled.
-        """
-        self.messages += 1
-        facts: list[Fact | None] = [None] * len(recipients)
-        try:
-            async with asyncio.timeout(patience) as limit:
-                answers = await self._envelope(envelope, recipients, content, whole=effort.whole)
-                limit.reschedule(None)
-                facts = _facts(answers, len(recipients), whole=effort.whole)
-                if None in facts:
-                    stall = min(effort.patience, self._timeouts.data_progress)
-                    fact = await self._content(content, stall, effort.permit)
-                    facts = [known or fact for known in facts]
-                else:
-                    await self._leave(answers)
-        except TransactionFailed as failed:
-            if isinstance(failed.fact, Failure) or failed.fact.reply.code == 421:
-                self.abort()
-            return [known or failed.fact for known in facts]
-        except TimeoutError:
-            self.abort()
-            text = f"SparkPost did not answer within {patience:.1f} s"
-            return [Failure(self._phase, FailureKind.DEADLINE, text)] * len(recipients)
-        except BaseException:
-            self.abort()
-            raise
-        return [known for known in facts if known is not None]
-
-    async def _envelope(
-        self, envelope: Envelope, recipients: Sequence[Recipient], content: Content, *, whole: bool
-    ) -> list[Answer]:
-        """The answers to MAIL, RCPT and, as far as there was a point, DATA."""
-        mail = f"MAIL FROM:<{envelope.reverse_path}>"
-        if self._features.eight_bit and content.eight_bit:
-            mail += " BODY=8BITMIME"
-        if self._features.size:
-            mail += f" SIZE={content.size}"
-        commands = [(Phase.MAIL, mail), *((Phase.RCPT, f"RCPT TO:<{recipient}>") for recipient in recipients)]
-        # DATA joins the flight, unless a refused recipient among several must keep the content back.
-        data_early = self._features.pipelining and (len(recipients) == 1 or not whole)
-        if data_early:
-            commands.append((Phase.DATA, "DATA"))
-        answers = await self._converse(commands)
-        if not data_early and None in _facts(answers, len(recipients), whole=whole):
-            answers += await self._converse([(Phase.DATA, "DATA")])
-        return answers
-
-    async def _converse(self, commands: list[tuple[Phase, str]]) -> list[Answer]:
-        """Say the commands, in one flight if that is offered, and hear their answers.
-
-        Raises TransactionFailed when an answer does not come, is of no class its command admits, or ends the session.
-        """
-        if self._features.pipelining:
-            self._write("".join(f"{command}\r\n" for _, command in commands).encode())
-            return [await self._answer(phase, self._timeouts.command) for phase, _ in commands]
-        answers = []
-        for phase, command in commands:
-            self._write(f"{command}\r\n".encode())
-            answers.append(await self._answer(phase, self._timeouts.command))
-            if answers[-1].reply.code not in _ACCEPTED[phase] and phase is Phase.MAIL:
-                break
-        return answers
-
-    async def _answer(self, phase: Phase, seconds: float) -> Answer:
-        reply = await self._reply(phase, seconds)
-        answer = Answer(phase, reply)
-        if reply.code == 421:
-            raise TransactionFailed(answer)
-        if reply.positive and reply.code not in _ACCEPTED[phase]:
-            raise TransactionFailed(
-                Failure(phase, FailureKind.PROTOCOL, f"{reply.code} is no answer to {phase.value.upper()}")
-            )
-        return answer
-
-    async def _reply(self, phase: Phase, seconds: float) -> Reply:
-        self._phase = phase
-        try:
-            async with asyncio.timeout(seconds):
-                while not self._replies:
-                    if self._broken is not None:
-                        raise TransactionFailed(
-                            Failure(phase, self._broken, f"{self._detail} at {phase.value.upper()}")
-                        )
-                    self._news.clear()
-                    await self._news.wait()
-        except TimeoutError as error:
-            text = f"no answer to {phase.value.upper()} within {seconds:g} s"
-            raise TransactionFailed(Failure(phase, FailureKind.TIMEOUT, text)) from error
-        return self._replies.popleft()
-
-    async def _leave(self, answers: list[Answer]) -> None:
-        """Leave no transaction behind; a session that cannot do that soon is given up, and hides no refusal (D2.7).
-
-        A 354 that will not be used is declined by a lone dot, which is safe only when every recipient was refused
-        (RFC 2920 §3.1).
-        """
-        declined = answers[-1].reply.code == 354
-        if declined and answers[0].reply.code != 250:
-            self.abort()
-            return
-        self._write(b".\r\n" if declined else b"RSET\r\n")
-        try:
-            reply = await self._reply(answers[-1].phase, min(LEAVE_SECONDS, self._timeouts.command))
-        except TransactionFailed:
-            self.abort()
-            return
-        if reply.positive if declined else reply.code != 250:
-            self.abort()
-
-    async def _content(self, content: Content, progress: float, permit: Permit) -> Fact:
-        """The content and the final dot; the fact for all who get it."""
-        pending = b""
-        for chunk in stuffed(content, eight_bit_ok=self._features.eight_bit):
-            if pending:
-                await self._send(pending, progress)
-            pending = chunk
-        if self._replies or self._broken is not None:
-            return await self._interrupted()
-        if not permit.ask():
-            self.abort()
-            return Failure(Phase.DATA, FailureKind.LEASE, "the claim on the message ran out before the final dot")
-        self._transport.write(pending + b".\r\n")
-        answer = Answer(Phase.DOT, await self._reply(Phase.DOT, self._timeouts.final_dot))
-        if answer.reply.code == 421 or (answer.reply.positive and answer.reply.code != 250):
-            self.abort()
-        return answer
-
-    async def _send(self, octets: bytes, seconds: float) -> None:
-        """Some content, at the pace the peer takes it."""
-        if self._replies or self._broken is not None:
-            raise TransactionFailed(await self._interrupted())
-        self._transport.write(octets)
-        if self._writable.is_set():
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await self._writable.wait()
-        except TimeoutError as error:
-            text = f"the content stood still for {seconds:g} s"
-            raise TransactionFailed(Failure(Phase.DATA, FailureKind.TIMEOUT, text)) from error
-
-    async def _interrupted(self) -> Fact:
-        """A reply came before the final dot, or the connection broke: that is the answer, and nothing more is sent."""
-        if not self._replies:
-            assert self._broken is not None
-            return Failure(Phase.DATA, self._broken, f"{self._detail} while the content was sent")
-        answer = Answer(Phase.DATA, self._replies.popleft())
-        self.abort()
-        return answer
-
-    def _write(self, octets: bytes) -> None:
-        if self._broken is None:
-            self._transport.write(octets)
+    def leave(self) -> None:
+        """Carry what is on it, and say goodbye behind the last dot."""
+        self._leaving = True
+        if self._expected:
+            self._part()
+            self._go_on()
 
     async def quit(self) -> None:
         """Say goodbye if there is anybody to hear it, then close at once: TLS need not be waited for (D2.16)."""
-        if self.usable:
-            self._write(b"QUIT\r\n")
-            with contextlib.suppress(TransactionFailed):
-                await self._reply(Phase.MAIL, QUIT_SECONDS)
+        if self.usable and not self._expected:
+            self._part()
+            self._flush()
+        if self._goodbye is not None and not self._broken:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(QUIT_SECONDS):
+                    await self._goodbye
         self.abort()
-
-
-def _facts(answers: list[Answer], count: int, *, whole: bool) -> list[Fact | None]:
-    """Which fact holds for which recipient after the envelope; None for who gets the content.
-
-    `whole`: all of them or none. DATA may not have been said yet.
-    """
-    mail, *others = answers
-    if mail.reply.code != 250:
-        return [mail] * count
-    facts: list[Fact | None] = [answer if answer.reply.code >= 400 else None for answer in others[:count]]
-    if whole and any(facts):
-        withheld = Failure(Phase.RCPT, FailureKind.WITHHELD, "not sent, because another recipient was refused")
-        return [known or withheld for known in facts]
-    refused = [answer for answer in others[count:] if answer.reply.code != 354]
-    return [known or refused[0] for known in facts] if refused else facts

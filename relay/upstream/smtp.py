@@ -20,20 +20,15 @@ from aiosmtplib import SMTP
 from relay.core.login import Endpoint, Login
 from relay.core.outcome import Answer, Failure, FailureKind, Phase
 from relay.core.reply import Reply
-from relay.upstream.dial import Candidate, UpstreamFailure
-from relay.upstream.session import Features, Session, SessionTimeouts
+from relay.upstream.addresses import Candidate
+from relay.upstream.failure import UpstreamFailure
+from relay.upstream.pipelining import Level, Pipelining
+from relay.upstream.session import Session
+from relay.upstream.timeouts import HandshakeTimeouts, SessionTimeouts
+from relay.upstream.transaction import Features
 
 QUIT_SECONDS: Final = 2.0
 _NO_REPLY: Final = -1  # aiosmtplib's code for octets that are no reply
-
-
-@dataclass(frozen=True, slots=True)
-class HandshakeTimeouts:
-    """Seconds for each phase."""
-
-    connect: float
-    banner: float
-    command: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +75,19 @@ class Handshake:
         server_name: str | None,
         timeouts: HandshakeTimeouts,
         session_timeouts: SessionTimeouts,
+        messages: int,
+        pipelining: Pipelining,
     ) -> None:
-        """`hostname` is what we call ourselves; `server_name` what the certificate must say, if not the host."""
+        """`hostname` is what we call ourselves; `server_name` what the certificate must say, if not the host; a
+        connection carries so many `messages`.
+        """
         self._hostname = hostname
         self._tls = tls
         self._server_name = server_name
         self._timeouts = timeouts
         self._session_timeouts = session_timeouts
+        self._messages = messages
+        self._pipelining = pipelining
 
     async def secure(self, candidate: Candidate, on_connected: Callable[[], None] = lambda: None) -> Secured:
         """Connect, wait for the greeting, begin TLS and verify it; raises UpstreamFailure, and leaves nothing open."""
@@ -185,12 +186,22 @@ class Handshake:
         except BaseException:
             secured.abort()
             raise
+        level = self._pipelining.level(secured.endpoint)
         features = Features(
-            pipelining=client.supports_extension("pipelining"),
+            pipelining=client.supports_extension("pipelining") and level is not Level.OFF,
             eight_bit=client.supports_extension("8bitmime"),
             size=client.supports_extension("size"),
         )
-        session = Session(transport, login, secured.endpoint, features, self._session_timeouts)
+        session = Session(
+            transport,
+            login,
+            secured.endpoint,
+            features,
+            self._session_timeouts,
+            messages=self._messages,
+            chained=level is Level.FULL,
+            on_misbehaviour=lambda: self._pipelining.step_down(secured.endpoint, level),
+        )
         transport.set_protocol(session)
         return session
 

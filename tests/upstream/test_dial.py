@@ -9,7 +9,10 @@ from relay.core.login import Endpoint, Target
 from relay.core.outcome import Answer, Failure, FailureKind, Phase
 from relay.core.reply import Reply
 from relay.upstream import dial as dial_module
-from relay.upstream.dial import Candidate, Dialler, UpstreamFailure, candidates
+from relay.upstream import race as race_module
+from relay.upstream.addresses import Candidate, candidates
+from relay.upstream.dial import Dialler
+from relay.upstream.failure import UpstreamFailure
 
 TARGET = Target("127.0.0.1", (587, 2525))
 
@@ -45,11 +48,14 @@ class Script:
         self.dialled: list[int] = []
         self.running = 0
         self.most = 0
+        self.both = asyncio.Event()
 
     async def __call__(self, candidate: Candidate, connected):
         self.dialled.append(candidate.endpoint.port)
         self.running += 1
         self.most = max(self.most, self.running)
+        if self.running == 2:
+            self.both.set()
         try:
             what = self.ports[candidate.endpoint.port]
             if what is None:
@@ -205,6 +211,28 @@ async def test_without_a_slot_to_spare_nothing_is_probed(monkeypatch):
     assert script.dialled == [587, 2525, 2525, 2525]
 
 
+async def test_who_waits_for_a_silent_port_hears_that_it_works_again():
+    """One dial is stuck where nobody answers; another gets through, and the first does not wait for its time to end."""
+    script = Script(p587=None, p2525=None)
+    dialler = Dialler(script, fallback_after=0)
+    stuck = asyncio.create_task(dial(dialler))
+    await script.both.wait()
+    script.ports[587] = "yes"
+
+    assert await dial(dialler) == "yes"
+    assert await stuck == "yes"
+    assert script.running == 0
+
+
+async def test_dials_that_are_under_way_together_do_not_disturb_each_other():
+    """That one is a little faster is no reason for the others to begin again."""
+    script = Script(p587="yes", p2525="no")
+    dialler = Dialler(script, fallback_after=1)
+
+    assert await asyncio.gather(*(dial(dialler) for _ in range(5))) == ["yes"] * 5
+    assert script.dialled == [587] * 5
+
+
 async def test_all_blocked_names_every_cause():
     """Each port with what was wrong there."""
     script = Script(p587=failing(), p2525=failing(FailureKind.UNVERIFIED, "bad certificate"))
@@ -297,7 +325,7 @@ async def test_what_is_left_of_a_port_comes_in_its_own_time(monkeypatch):
     async def six(host, port, **_):
         return [(socket.AF_INET, None, 0, "", (f"192.0.2.{number}", 0)) for number in range(6)]
 
-    monkeypatch.setattr(dial_module, "ADDRESS_DELAY", 0.1)
+    monkeypatch.setattr(race_module, "ADDRESS_DELAY", 0.1)
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", six)
     script = Script(p587=None, p2525=None)
     with pytest.raises(UpstreamFailure):

@@ -11,9 +11,11 @@ import trustme
 from relay.core.login import Endpoint, Login, Target
 from relay.core.outcome import Answer, Deferred, Failure, FailureKind, Phase, classify
 from relay.core.secret import Secret
-from relay.upstream.dial import Candidate, UpstreamFailure
-from relay.upstream.session import SessionTimeouts
-from relay.upstream.smtp import Handshake, HandshakeTimeouts
+from relay.upstream.addresses import Candidate
+from relay.upstream.failure import UpstreamFailure
+from relay.upstream.pipelining import Level, Pipelining
+from relay.upstream.smtp import Handshake
+from relay.upstream.timeouts import HandshakeTimeouts, SessionTimeouts
 
 LOGIN = Login(Target("localhost", (587,)), "SMTP_Injection", Secret("key"), "default")
 # What is said at each step of the dialogue, where all is well.
@@ -96,6 +98,8 @@ async def dialled(authority, step: str, octets: bytes, **options):
         server_name=None,
         timeouts=HandshakeTimeouts(connect=5, banner=5, command=5),
         session_timeouts=SessionTimeouts(5, 5, 5),
+        messages=100,
+        pipelining=Pipelining(Level.FULL),
     )
     peer = Peer(server_side, step, octets, **options)
     server = await asyncio.start_server(peer, "127.0.0.1", 0)

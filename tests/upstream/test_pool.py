@@ -8,36 +8,11 @@ from relay.core.login import Endpoint, Login, Target
 from relay.core.outcome import Answer, Failure, FailureKind, Phase
 from relay.core.reply import Reply
 from relay.core.secret import Secret
-from relay.upstream.dial import UpstreamFailure
-from relay.upstream.pool import Choice, Pool, PoolLimits, decide
+from relay.upstream.failure import UpstreamFailure
+from relay.upstream.pool import Pool, PoolLimits
 
 TARGET = Target("localhost", (587,))
 A, B = (Login(TARGET, name, Secret("key"), "default") for name in ("A", "B"))
-
-
-@pytest.mark.parametrize(
-    ("idle", "taken", "choice"),
-    [
-        ({}, 0, Choice.OPEN),
-        ({A: ["session"]}, 1, Choice.REUSE),
-        ({A: ["session"]}, 2, Choice.REUSE),
-        ({B: ["session"]}, 1, Choice.OPEN),
-        ({B: ["session"]}, 2, Choice.EVICT),
-        ({B: []}, 2, Choice.WAIT),
-        ({}, 2, Choice.WAIT),
-    ],
-)
-def test_decide(idle, taken, choice):
-    """Own idle session first, then a free slot, then somebody else's idle session, then patience."""
-    assert decide(A, idle, taken, 2) is choice
-
-
-def test_a_rotated_key_is_another_login():
-    """What is logged in with the old key is never reused for the new one."""
-    rotated = Login(TARGET, "A", Secret("new key"), "default")
-
-    assert rotated != A
-    assert decide(rotated, {A: ["session"]}, 1, 2) is Choice.OPEN
 
 
 class FakeSession:
@@ -48,8 +23,14 @@ class FakeSession:
         self.endpoint = Endpoint("smtp.test", 587, "192.0.2.1")
         self.messages = 0
         self.usable = True
+        self.takes_more = False
+        self.pushed_back = False
         self.closed = False
+        self.left = False
         self.gone = asyncio.Event()
+
+    def leave(self) -> None:
+        self.left = True
 
     async def quit(self) -> None:
         await asyncio.sleep(0)
@@ -144,7 +125,7 @@ async def test_who_waits_is_served_in_order(opener):
     pool.release(held)
     await asyncio.gather(*tasks)
 
-    assert order == [B, A, B]
+    assert order == [A, B, B]
     assert sum(not session.closed for session in opener.opened) <= 1
     await pool.close()
 

@@ -14,7 +14,9 @@ from relay.core.outcome import Ambiguous, Answer, Bounced, Deferred, Delivered, 
 from relay.core.ports import Effort, Permit
 from relay.core.secret import Secret
 from relay.upstream import session as session_module
-from relay.upstream.session import Features, Session, SessionTimeouts
+from relay.upstream.session import Session
+from relay.upstream.timeouts import SessionTimeouts
+from relay.upstream.transaction import Features
 
 LOGIN = Login(Target("localhost", (587,)), "SMTP_Injection", Secret("key"), "default")
 ENVELOPE = Envelope(ReversePath(Address("a", "example.com")))
@@ -72,7 +74,14 @@ async def session_with(*script: bytes | None, pipelining: bool = True, final_dot
     timeouts = SessionTimeouts(command=5, data_progress=stall, final_dot=final_dot)
     transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, "127.0.0.1", port)
     session = Session(
-        transport, LOGIN, Endpoint("localhost", port, "127.0.0.1"), Features(pipelining, True, False), timeouts
+        transport,
+        LOGIN,
+        Endpoint("localhost", port, "127.0.0.1"),
+        Features(pipelining, True, False),
+        timeouts,
+        messages=100,
+        chained=True,
+        on_misbehaviour=lambda: None,
     )
     transport.set_protocol(session)
     try:
