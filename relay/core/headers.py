@@ -21,6 +21,7 @@ _FLAGS: Final = re.IGNORECASE | re.MULTILINE
 _REST: Final = rb"[ \t]*:(?P<value>[^\n]*(?:\n[ \t][^\n]*)*)"  # white space before the colon: RFC 5322 §4.5
 _RECEIVED = re.compile(rb"^Received[ \t]*:", _FLAGS)
 _FROM = re.compile(b"^From" + _REST, _FLAGS)
+_SPARKPOST = re.compile(rb"^(?:X-MSYS-[!-9;-~]*|X-Binding)" + _REST + rb"\n?", _FLAGS)
 _BLIND = re.compile(rb"^(?:Resent-)?Bcc" + _REST + rb"\n?", _FLAGS)
 
 # RFC 5322 §3.2.3 to §3.4: one letter for each kind of token, the token itself for a special. Atoms keep their dots.
@@ -49,6 +50,16 @@ def count_received(header: bytes) -> int:
 def has_field(header: bytes, name: bytes) -> bool:
     """Is there a field of this name, in any case?"""
     return re.search(rb"^" + re.escape(name) + rb"[ \t]*:", header, _FLAGS) is not None
+
+
+def field_values(header: bytes, name: bytes) -> list[bytes]:
+    """What stands behind the colon in each field of this name, folds included."""
+    return [match["value"] for match in re.finditer(rb"^" + re.escape(name) + _REST, header, _FLAGS)]
+
+
+def without_sparkpost_fields(header: bytes) -> bytes:
+    """The header section without what is said to SparkPost itself: `X-MSYS-…` and `X-Binding` (fact sheet 2.1)."""
+    return _SPARKPOST.sub(b"", header)
 
 
 def without_blind_copies(header: bytes) -> bytes:

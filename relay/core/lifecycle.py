@@ -7,6 +7,7 @@ else. What an attempt means for the schedule is decided by `settle`:
   an attempt of this message: it waits `retry_delay`, longer each time.
 * A dead endpoint, a refused login, a plan over its quota are no fault of the message. It keeps its place and counts
   nothing; what holds it back is a circuit (`relay/delivery/circuits.py`), which holds back all mail of that login.
+* What HTTPS cannot carry waits for SMTP: on the ordinary schedule, as no circuit holds it back, but without blame.
 * `Ambiguous` follows the ordinary schedule, and the message is marked as possibly sent twice.
 * Age always counts. Over age, a recipient has expired if it was at fault itself. If the way or the login was, it stays
   pending and the message is held for the operator: nobody is given up for another's fault.
@@ -19,7 +20,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from relay.core.outcome import Ambiguous, Answer, Bounced, Delivered, Failure, FailureKind, Outcome, Phase, Scope
+from relay.core.outcome import (
+    Ambiguous,
+    Answer,
+    Bounced,
+    Cause,
+    Delivered,
+    Failure,
+    FailureKind,
+    Outcome,
+    Phase,
+    Scope,
+)
 
 
 class State(StrEnum):
@@ -127,13 +139,13 @@ def retry_delay(attempts: int, policy: RetryPolicy, rng: random.Random) -> float
     return wait * rng.uniform(1 - policy.jitter, 1 + policy.jitter)
 
 
-_TRANSACTION: Final = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT})
+_TRANSACTION: Final = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT, Phase.REQUEST, Phase.RESPONSE})
 _OTHERS_FAULT: Final = frozenset({Scope.LOGIN, Scope.CREDENTIAL})
 _NOT_SENT: Final = frozenset({FailureKind.WITHHELD, FailureKind.LEASE})  # our own doing, whatever the phase
 
 
 def blames_message(outcome: Outcome) -> bool:
-    """Does a deferral count as an attempt of the message, or was the way, the login or the relay itself at fault?
+    """Is a deferral the message's own, or was the way, the login or the relay itself at fault?
 
     A connection that dies within the transaction counts: were it not so, a message on which SparkPost always hangs up
     would come back at once, for ever.
@@ -141,7 +153,9 @@ def blames_message(outcome: Outcome) -> bool:
     fact = outcome.fact
     if isinstance(outcome, Ambiguous):
         return True
-    if outcome.scope in _OTHERS_FAULT or (isinstance(fact, Failure) and fact.kind in _NOT_SENT):
+    if outcome.scope in _OTHERS_FAULT or outcome.cause is Cause.SMTP_ONLY:
+        return False
+    if isinstance(fact, Failure) and fact.kind in _NOT_SENT:
         return False
     return fact.phase in _TRANSACTION
 
@@ -196,6 +210,7 @@ def settle(
     ambiguous = any(isinstance(outcome, Ambiguous) for outcome in own)
     reason = str((own or others)[0].fact)
     if not over_age:
+        counted |= any(outcome.cause is Cause.SMTP_ONLY for outcome in others)
         delay = min(retry_delay(attempts + 1, policy, rng), age_left) if counted else 0.0
         return Settlement(Event.DEFER, verdicts, delay, counted, ambiguous, reason)
     if not others:

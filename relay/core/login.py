@@ -73,6 +73,12 @@ def username_for(base: str, subaccount: int | None) -> str:
     return base if subaccount is None else f"{base}{SUFFIX}{subaccount}"
 
 
+def subaccount_of(username: str) -> int | None:
+    """The subaccount that an AUTH user name acts for; None for the account itself."""
+    _, suffix, number = username.rpartition(SUFFIX)
+    return parse_subaccount(number) if suffix else None
+
+
 def parse_subaccount(text: str) -> int | None:
     """A subaccount number as written in a login: 1 … 2³¹-1 without leading zeros, else None."""
     if not (text.isascii() and text.isdigit()) or text.startswith("0") or len(text) > 10:

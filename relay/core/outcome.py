@@ -1,14 +1,14 @@
 """What a reply or a failure means: the one place that knows.
 
 Everything else in the relay carries facts. A `Fact` is what happened in a phase of the dialogue with SparkPost: an
-`Answer` (it said something) or a `Failure` (it did not, or not intelligibly). `classify` turns a fact into one of four
-outcomes, with the scope it speaks about.
+`Answer` (it said something; over HTTPS an `HttpAnswer`) or a `Failure` (it did not, or not intelligibly). `classify`
+turns a fact into one of four outcomes, with the scope it speaks about.
 
 Three laws:
 * A failure of transport is never permanent.
 * A refused login is a fault of the login and never of the message (fact sheet 1.5).
-* No intelligible reply once the dot has left is `Ambiguous`: SparkPost may have taken the message. It alone may lead to
-  a second copy, so nothing may be sent again within the attempt because of it.
+* No intelligible reply once the dot, or the last octet of a request, has left is `Ambiguous`: SparkPost may have taken
+  the message. It alone may lead to a second copy, so nothing may be sent again within the attempt because of it.
 
     phase                       reply                                       outcome      scope
     BANNER, EHLO, STARTTLS      any refusal                                 Deferred     endpoint
@@ -23,18 +23,43 @@ Three laws:
     DOT                         250                                         Delivered    message
     DOT                         no reply, or a positive one that is not 250 Ambiguous    message
     any other                   no reply                                    Deferred     endpoint
+
+Over HTTPS each request has one recipient (fact sheet 3.2, 3.3). Only an answer with an error code of SparkPost's own
+can refuse a message for good, and a fault of the request as such is ours and no message's:
+
+    RESPONSE  200                 the recipient was accepted                Delivered    message
+    RESPONSE  200                 the recipient was rejected                Bounced      recipient
+    RESPONSE  200, other 2yz      anything else                             Ambiguous    message
+    RESPONSE  401                 any                                       Deferred     login      (LOGIN_REFUSED)
+    RESPONSE  403                 any                                       Deferred     credential (NO_HTTP_GRANT)
+    RESPONSE  420, any            any, "Exceed Sending Limit"               Deferred     credential (QUOTA)
+    RESPONSE  400                 7000, 7001, 7004: the From domain         Bounced      message (UNCONFIGURED_DOMAIN)
+    RESPONSE  400                 1901: not generated, on SparkPost's side  Deferred     message
+    RESPONSE  400                 1902, 5002: the recipient                 Bounced      recipient
+    RESPONSE  413, 422            1300 about the size                       Bounced      message    (TOO_LARGE)
+    RESPONSE  422                 1300 about parsing, 1301                  Deferred     endpoint
+    RESPONSE  422                 30xx: templates and MIME building         Deferred     message    (SMTP_ONLY)
+    RESPONSE  400, 422            any other code                            Bounced      message
+    RESPONSE  502, 504            any: a gateway knows no better            Ambiguous    message
+    RESPONSE  429, other 5yz      any                                       Deferred     endpoint
+    RESPONSE  any other           any                                       Deferred     endpoint
+    RESPONSE                      no answer                                 Ambiguous    message
+    any       SMTP_ONLY           HTTPS cannot carry the message            Deferred     message    (SMTP_ONLY)
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple, Self
 
-from relay.core.reply import Reply
+from relay.core.reply import EnhancedCode, Reply
 
 
 class Phase(StrEnum):
-    """Where in the dialogue with SparkPost. DOT begins when the final dot's octets are handed to the transport."""
+    """Where in the dialogue with SparkPost.
+
+    DOT begins when the final dot's octets are handed to the transport, RESPONSE when those that end a request are.
+    """
 
     RESOLVE = "resolve"
     CONNECT = "connect"
@@ -47,6 +72,8 @@ class Phase(StrEnum):
     RCPT = "rcpt"
     DATA = "data"
     DOT = "dot"
+    REQUEST = "request"  # of HTTP: on its way
+    RESPONSE = "response"
 
 
 class Scope(StrEnum):
@@ -73,6 +100,7 @@ class FailureKind(StrEnum):
     WITHHELD = "withheld"  # not sent because another recipient of the message was refused
     DEADLINE = "deadline"  # the time the application will wait ran out
     LEASE = "lease"  # the dot was not sent, because the claim on the message was running out
+    SMTP_ONLY = "smtp only"  # not sent, because HTTPS cannot carry it
 
 
 class Cause(StrEnum):
@@ -85,6 +113,9 @@ class Cause(StrEnum):
     MSYS_API = "X-MSYS-API"
     SUSPENDED = "account suspended"
     SANDBOX_DOMAIN = "sandbox domain"
+    TOO_LARGE = "too large"
+    NO_HTTP_GRANT = "no permission over HTTPS"  # of the key; SMTP may be open to it
+    SMTP_ONLY = "only over SMTP"  # waits until a port of SMTP works
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +127,30 @@ class Answer:
 
     def __str__(self) -> str:
         return str(self.reply)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer(Answer):
+    """An answer of SparkPost's HTTP API, and as `reply` the SMTP reply that says the same to an application.
+
+    `code` is that of SparkPost's first error, None if the answer has none in SparkPost's form; `accepted` says of a 200
+    whether the recipient was accepted, None if that cannot be read.
+    """
+
+    status: int
+    code: str | None
+    text: str
+    accepted: bool | None
+
+    @classmethod
+    def of(cls, status: int, *, code: str | None = None, text: str = "", accepted: bool | None = None) -> Self:
+        """`text` is one line for people; of an accepted message it is `OK` and SparkPost's id, as in a 250."""
+        meaning = _http_meaning(status, code, text, accepted)
+        reply = Reply(meaning.reply, meaning.enhanced, text or f"HTTP status {status}")
+        return cls(Phase.RESPONSE, reply, status, code, text, accepted)
+
+    def __str__(self) -> str:
+        return " ".join(part for part in ("HTTP", str(self.status), self.code, self.text) if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +226,17 @@ def cause_of(reply: Reply) -> Cause | None:
 def classify(fact: Fact) -> Outcome:
     """The meaning of one fact. Total: every fact has exactly one outcome."""
     match fact:
-        case Failure(phase=Phase.DOT):
+        case Failure(phase=Phase.DOT | Phase.RESPONSE):
             return Ambiguous(fact, Scope.MESSAGE)
+        case Failure(kind=FailureKind.SMTP_ONLY):
+            return Deferred(fact, Scope.MESSAGE, Cause.SMTP_ONLY)
         case Failure(kind=FailureKind.WITHHELD):
             return Deferred(fact, Scope.RECIPIENT)
         case Failure():
             return Deferred(fact, Scope.ENDPOINT)
+        case HttpAnswer():
+            meaning = _http_meaning(fact.status, fact.code, fact.text, fact.accepted)
+            return meaning.kind(fact, meaning.scope, meaning.cause)
         case Answer(phase=Phase.DOT, reply=reply) if reply.code == 250:
             return Delivered(fact, Scope.MESSAGE)
         case Answer(phase=Phase.DOT, reply=reply) if reply.positive:
@@ -210,3 +270,90 @@ def _too_many_recipients(reply: Reply) -> bool:
     if reply.code not in {452, 552}:
         return False
     return reply.enhanced is None or (reply.enhanced.subject, reply.enhanced.detail) == (5, 3)
+
+
+# -- HTTPS ------------------------------------------------------------------------------------------------------------
+
+
+class _Meaning(NamedTuple):
+    """What an HTTP answer comes to, and the SMTP reply that says so: its code, 4yz or 5yz as the outcome is."""
+
+    kind: type[Outcome]
+    scope: Scope
+    reply: int
+    enhanced: EnhancedCode
+    cause: Cause | None = None
+
+
+def _means(kind: type[Outcome], scope: Scope, reply: str, cause: Cause | None = None) -> _Meaning:
+    said = Reply.parse(int(reply[:3]), [reply[4:]])
+    assert said.enhanced is not None
+    return _Meaning(kind, scope, said.code, said.enhanced, cause)
+
+
+_TAKEN: Final = _means(Delivered, Scope.MESSAGE, "250 2.0.0")
+_REJECTED: Final = _means(Bounced, Scope.RECIPIENT, "550 5.1.0")
+_UNKNOWN: Final = _means(Ambiguous, Scope.MESSAGE, "451 4.4.2")
+_OVER_QUOTA: Final = _means(Deferred, Scope.CREDENTIAL, "451 4.7.1", Cause.QUOTA)
+_NOT_NOW: Final = _means(Deferred, Scope.ENDPOINT, "451 4.3.0")
+_OUR_REQUEST: Final = _means(Deferred, Scope.ENDPOINT, "554 5.3.5")
+_DOMAIN: Final = _means(Bounced, Scope.MESSAGE, "550 5.7.1", Cause.UNCONFIGURED_DOMAIN)
+_SIZE: Final = _means(Bounced, Scope.MESSAGE, "552 5.3.4", Cause.TOO_LARGE)
+_OPTIONS: Final = _means(Bounced, Scope.MESSAGE, "550 5.6.0", Cause.MSYS_API)
+_NOT_OVER_HTTP: Final = _means(Deferred, Scope.MESSAGE, "451 4.6.0", Cause.SMTP_ONLY)
+_REFUSED: Final = _means(Bounced, Scope.MESSAGE, "554 5.6.0")
+
+_BY_STATUS: Final[Mapping[int, _Meaning]] = {
+    401: _means(Deferred, Scope.LOGIN, "535 5.7.8", Cause.LOGIN_REFUSED),
+    403: _means(Deferred, Scope.CREDENTIAL, "451 4.7.0", Cause.NO_HTTP_GRANT),
+    409: _NOT_NOW,
+    413: _SIZE,
+    420: _OVER_QUOTA,
+    429: _NOT_NOW,
+    502: _UNKNOWN,
+    504: _UNKNOWN,
+}
+_BY_CODE: Final[Mapping[tuple[int, str], _Meaning]] = {
+    (400, "1100"): _OPTIONS,  # a DKIM key that is not there or not verified
+    (400, "1901"): _means(Deferred, Scope.MESSAGE, "451 4.3.0"),
+    (400, "1902"): _means(Bounced, Scope.RECIPIENT, "550 5.7.1"),
+    (400, "2008"): _means(Bounced, Scope.MESSAGE, "550 5.1.7"),
+    (400, "5002"): _means(Bounced, Scope.RECIPIENT, "550 5.1.3"),
+    (400, "7000"): _DOMAIN,
+    (400, "7001"): _DOMAIN,
+    (400, "7004"): _DOMAIN,
+    (422, "1301"): _OUR_REQUEST,
+    (422, "2002"): _OPTIONS,
+    (422, "2007"): _OPTIONS,
+    **{(422, code): _NOT_OVER_HTTP for code in ("3000", "3001", "3002", "3010", "3020")},
+}
+# One code stands for many faults: only the text tells them apart.
+_BY_WORDS: Final[Mapping[str, _Meaning]] = {"message size": _SIZE, "ip pool": _OPTIONS, "parsing": _OUR_REQUEST}
+_INVALID: Final = (422, "1300")
+
+
+def _http_meaning(status: int, code: str | None, text: str, accepted: bool | None) -> _Meaning:
+    """The row of the table; total."""
+    words = text.lower()
+    if 200 <= status < 300:
+        if status != 200 or accepted is None:
+            return _UNKNOWN
+        return _TAKEN if accepted else _OVER_QUOTA if "exceed sending limit" in words else _REJECTED
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if "exceed sending limit" in words:
+        return _OVER_QUOTA
+    if status >= 500:
+        return _NOT_NOW
+    if code is None or status not in (400, 422):
+        return _OUR_REQUEST
+    if (status, code) == _INVALID:
+        return next((meaning for word, meaning in _BY_WORDS.items() if word in words), _REFUSED)
+    if (status, code) in _BY_CODE:
+        return _domain(words, _BY_CODE[status, code])
+    return _REFUSED._replace(cause=cause_of(Reply(_REFUSED.reply, _REFUSED.enhanced, text)))
+
+
+def _domain(words: str, meaning: _Meaning) -> _Meaning:
+    """The sandbox domain shows up as an unconfigured one: the more telling name wins."""
+    return meaning._replace(cause=Cause.SANDBOX_DOMAIN) if "sparkpostbox" in words else meaning

@@ -37,8 +37,10 @@ QUOTA_FIRST, QUOTA_LONGEST = 900.0, 3600.0  # seconds: fact sheet 4.1, the limit
 TARGET_PROBE: Final = 2.0  # seconds between probes of a target
 
 _LONG_AGO: Final = float("-inf")
-_BEFORE_LOGIN: Final = frozenset(
+# What happens in these says nothing of whether SMTP takes a login: HTTPS has a permission of its own.
+_WITHOUT_LOGIN: Final = frozenset(
     {Phase.RESOLVE, Phase.CONNECT, Phase.BANNER, Phase.EHLO, Phase.STARTTLS, Phase.TLS, Phase.AUTH}
+    | {Phase.REQUEST, Phase.RESPONSE}
 )
 
 
@@ -245,7 +247,7 @@ def bare(login: Login) -> Login:
 
 def _shows_login(outcome: Outcome) -> bool:
     """It was decided behind a login that had succeeded."""
-    return outcome.fact.phase not in _BEFORE_LOGIN and outcome.cause is not Cause.LOGIN_REFUSED
+    return outcome.fact.phase not in _WITHOUT_LOGIN and outcome.cause is not Cause.LOGIN_REFUSED
 
 
 def _says_not_now(fact: Fact) -> bool:

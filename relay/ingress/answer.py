@@ -20,6 +20,9 @@ _HINTS: Final[Mapping[Cause, str]] = {
     Cause.MSYS_API: "the X-MSYS-API header of the message is not valid",
     Cause.SUSPENDED: "the SparkPost account or subaccount is suspended",
     Cause.QUOTA: "the sending limit of the SparkPost plan is reached, try again later",
+    Cause.TOO_LARGE: "SparkPost takes messages of at most 20 MB",
+    Cause.NO_HTTP_GRANT: "for HTTPS the API key needs the permission Transmissions: Read/Write",
+    Cause.SMTP_ONLY: "SparkPost cannot take this message over HTTPS, it has to wait for SMTP",
 }
 
 Results = Sequence[tuple[Recipient, Outcome]]

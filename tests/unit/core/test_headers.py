@@ -6,7 +6,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.core.headers import LONGEST_FROM, count_received, from_addresses, without_blind_copies
+from relay.core.headers import (
+    LONGEST_FROM,
+    count_received,
+    field_values,
+    from_addresses,
+    without_blind_copies,
+    without_sparkpost_fields,
+)
 
 
 def senders(value: str | bytes) -> list[str] | None:
@@ -201,3 +208,12 @@ def test_every_at_sign_is_accounted_for(value):
 
     if found is not None and "(" not in bare and "\\" not in value:
         assert len(found) == bare.count("@") > 0
+
+
+def test_what_is_for_sparkpost_itself_is_found_and_taken_out():
+    """X-MSYS-… and X-Binding, in any case, with their folds; what only looks alike stays."""
+    mine = b"Subject: X-MSYS-API: x\r\nX-MSYSAPI: y\r\nX-Bindings: z\r\n"
+    theirs = b'x-msys-api : {"a":\r\n 1}\r\nX-MSYS-SUBACCOUNT: 5\r\nX-BINDING:b\r\n\tc\r\n'
+
+    assert without_sparkpost_fields(theirs + mine + theirs) == mine
+    assert field_values(theirs + mine, b"X-MSYS-API") == [b' {"a":\r\n 1}\r']

@@ -22,7 +22,18 @@ from relay.core.lifecycle import (
     blames_message,
     settle,
 )
-from relay.core.outcome import Ambiguous, Bounced, Cause, Delivered, Failure, FailureKind, Outcome, Phase, Scope
+from relay.core.outcome import (
+    Ambiguous,
+    Bounced,
+    Cause,
+    Delivered,
+    Failure,
+    FailureKind,
+    Outcome,
+    Phase,
+    Scope,
+    classify,
+)
 from tests.support.outcomes import (
     AMBIGUOUS,
     BOUNCED,
@@ -123,9 +134,10 @@ def test_every_state_can_be_reached_and_left() -> None:
 def test_only_a_trouble_of_the_transaction_counts_as_an_attempt(outcome: Outcome) -> None:
     """The way, the login, the plan and the relay itself are not the message's fault."""
     fact = outcome.fact
-    in_transaction = fact.phase in (Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT)
+    in_transaction = fact.phase in (Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT, Phase.REQUEST, Phase.RESPONSE)
     of_the_login = outcome.scope in (Scope.LOGIN, Scope.CREDENTIAL)
-    not_sent = isinstance(fact, Failure) and fact.kind in (FailureKind.WITHHELD, FailureKind.LEASE)
+    kinds = (FailureKind.WITHHELD, FailureKind.LEASE, FailureKind.SMTP_ONLY)
+    not_sent = isinstance(fact, Failure) and fact.kind in kinds
     own = in_transaction and not of_the_login and not not_sent
 
     assert blames_message(outcome) is (own or isinstance(outcome, Ambiguous))
@@ -146,7 +158,7 @@ def test_each_outcome_settles_a_message_in_time(outcome: Outcome) -> None:
             assert (settlement.event, fates(settlement)) == (Event.FAIL, [Fate.BOUNCED])
         case _:
             assert (settlement.event, fates(settlement)) == (Event.DEFER, [Fate.PENDING])
-            assert settlement.counted is blames_message(outcome)
+            assert settlement.counted is (blames_message(outcome) or outcome.cause is Cause.SMTP_ONLY)
             assert settlement.delay == pytest.approx(40 if settlement.counted else 0)
             assert settlement.reason == str(outcome.fact)
     assert settlement.verdicts[0].outcome == outcome.name
@@ -288,3 +300,25 @@ def test_no_outcome_is_lost_or_turned_round(
             assert outcome.cause not in (Cause.LOGIN_REFUSED, Cause.QUOTA)
     assert settlement.ambiguous is any(isinstance(outcome, Ambiguous) for outcome in outcomes)
     assert 0 <= settlement.delay <= max(age_left, 0)
+
+
+SMTP_ONLY = classify(Failure(Phase.REQUEST, FailureKind.SMTP_ONLY, "not sent over HTTPS: archive recipients"))
+
+
+def test_what_https_cannot_carry_waits_longer_each_time_and_is_never_given_up():
+    """No circuit holds it back, so its own schedule must; but it is the way that is closed, and no fault of its own."""
+    first, third = settled(SMTP_ONLY), settled(SMTP_ONLY, attempts=2)
+    over_age = settled(SMTP_ONLY, age_left=0)
+
+    assert (first.event, first.counted, first.delay) == (Event.DEFER, True, 5)
+    assert third.delay == 20
+    assert (over_age.event, fates(over_age)) == (Event.HOLD, [Fate.PENDING])
+
+
+@pytest.mark.parametrize("phase", [Phase.REQUEST, Phase.RESPONSE])
+def test_a_request_that_breaks_off_counts_as_a_transaction_that_does(phase):
+    """Else a message on which SparkPost always hangs up would come back at once, for ever."""
+    settlement = settled(classify(Failure(phase, FailureKind.LOST, "connection closed")))
+
+    assert (settlement.counted, settlement.delay) == (True, 5)
+    assert settlement.ambiguous == (phase is Phase.RESPONSE)

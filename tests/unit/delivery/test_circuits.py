@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from relay.core.lifecycle import blames_message
 from relay.core.login import PASSTHROUGH, Login, Target, username_for
-from relay.core.outcome import Answer, Deferred, Failure, FailureKind, Outcome, Phase
+from relay.core.outcome import Answer, Cause, Deferred, Failure, FailureKind, HttpAnswer, Outcome, Phase, classify
 from relay.core.reply import Reply
 from relay.core.secret import Secret
 from relay.delivery.circuits import LOGIN_PROBE, Circuits
@@ -487,6 +487,7 @@ OTHERS_FAULT = [
     outcome
     for outcome in EVERY_OUTCOME
     if isinstance(outcome, Deferred) and not blames_message(outcome)
+    if outcome.cause is not Cause.SMTP_ONLY  # it waits on a schedule of its own
     if outcome.fact.phase in DIALLING or getattr(outcome.fact, "kind", None) not in NO_CIRCUIT
 ]
 
@@ -553,3 +554,18 @@ def test_what_works_is_open_again_in_the_end(story: list[tuple], good: set[Login
 
     assert set(world.open(*good)) == good
     assert not world.circuits.targets_down
+
+
+def test_https_says_nothing_of_smtp_logins() -> None:
+    """A key that is good for one may be refused for the other; only an unknown key is unknown to both."""
+    world = World()
+    world.learn(login(), REFUSED)
+    world.learn(login(), classify(HttpAnswer.of(200, text="OK 1", accepted=True)))
+
+    assert world.circuits.blocked(login()) is not None
+
+    other = login(credential="other", key="another")
+    world.learn(other, classify(HttpAnswer.of(403)))
+    assert world.circuits.blocked(other) is None
+    world.learn(other, classify(HttpAnswer.of(401)))
+    assert world.circuits.blocked(other) is not None
