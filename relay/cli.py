@@ -98,6 +98,14 @@ def sandbox(
             help="Where to listen; may repeat. MODE makes a port misbehave (silent, no-starttls, wrong-name, ...).",
         ),
     ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            "--http",
+            metavar="HOST:PORT[=MODE]",
+            help="Where to serve the HTTPS API too. MODE makes it misbehave (403, 420, 503, no-response, ...).",
+        ),
+    ] = None,
     api_key: Annotated[
         list[str] | None,
         typer.Option("--api-key", metavar="KEY", help="A key that is accepted; may repeat. Default: one made up."),
@@ -120,7 +128,7 @@ def sandbox(
     """
     from relay.sandbox.command import run_sandbox
 
-    raise typer.Exit(asyncio.run(run_sandbox(smtp or ["127.0.0.1:2587"], api_key or [], tls_dir, store)))
+    raise typer.Exit(asyncio.run(run_sandbox(smtp or ["127.0.0.1:2587"], http, api_key or [], tls_dir, store)))
 
 
 @cli.command("check-config")

@@ -5,18 +5,22 @@ of the relay, so that it can disagree with it. What is documented, what was obse
 SparkPost is said where it is used; the replies are matched by code and enhanced code, never by text.
 """
 
+from relay.sandbox.api import HTTP_MODES
 from relay.sandbox.faults import MAGIC
+from relay.sandbox.http import HttpPort
 from relay.sandbox.modes import MODES
 from relay.sandbox.records import Accepted, Direction, Exchange, LoginAttempt, Session, key_digest
 from relay.sandbox.rules import Rules
 from relay.sandbox.server import Port, Sandbox
 
 __all__ = [
+    "HTTP_MODES",
     "MAGIC",
     "MODES",
     "Accepted",
     "Direction",
     "Exchange",
+    "HttpPort",
     "LoginAttempt",
     "Port",
     "Rules",

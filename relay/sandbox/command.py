@@ -6,20 +6,26 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from relay.sandbox.api import PREFIX
 from relay.sandbox.certificates import CertificateError
+from relay.sandbox.http import HttpPort
 from relay.sandbox.server import Port, Sandbox
 
 
-async def run_sandbox(smtp: Sequence[str], api_keys: Sequence[str], tls_dir: Path | None, store: Path | None) -> int:
+async def run_sandbox(
+    smtp: Sequence[str], http: str | None, api_keys: Sequence[str], tls_dir: Path | None, store: Path | None
+) -> int:
     """Serve on the given `HOST:PORT[=MODE]`s until SIGTERM or SIGINT; 0, or 64 and 69 for ports that cannot be."""
     try:
         ports = [Port.parse(text) for text in smtp]
+        http_port = HttpPort.parse(http) if http is not None else None
     except ValueError as error:
         print(error)
         return 64
     with tempfile.TemporaryDirectory(prefix="sparkpost-sandbox-") as folder:
         sandbox = Sandbox(
             ports=ports,
+            http=http_port,
             api_keys=dict.fromkeys(api_keys),
             tls_dir=tls_dir or Path(folder),
             store=store,
@@ -46,6 +52,10 @@ async def run_sandbox(smtp: Sequence[str], api_keys: Sequence[str], tls_dir: Pat
 def _introduce(sandbox: Sandbox, *, made_up: bool) -> None:
     for (host, port), spec in zip(sandbox.addresses, sandbox.ports, strict=True):
         print(f"listening   {host}:{port}" + (f" ({spec.mode})" if spec.mode != "normal" else ""))
+    if sandbox.http is not None and sandbox.http_address is not None:
+        host, port = sandbox.http_address
+        mode = f" ({sandbox.http.mode})" if sandbox.http.mode != "normal" else ""
+        print(f"HTTPS       https://{host}:{port}{PREFIX}{mode}")
     print(f"CA          {sandbox.ca_file}")
     if made_up:
         print(f"API key     {next(iter(sandbox.api_keys))}   (made up for this run; name one with --api-key)")

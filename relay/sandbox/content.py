@@ -49,7 +49,7 @@ class ContentReader:
 
 def refusal(content: bytes, rules: Rules) -> Answer | None:
     """The answer to the final dot if SparkPost would not take this content, else None."""
-    header = content[: _header_length(content)]
+    header = content[: header_length(content)]
     if rules.check_line_ends and (part := _part_with_lone_line_end(content, header)):
         return Answer.line(f"550 5.6.0 Lone CR or LF in {part}")
     if rules.check_line_length and _has_long_line(content, len(header)):
@@ -58,11 +58,12 @@ def refusal(content: bytes, rules: Rules) -> Answer | None:
         if reason := msys.objection(field[1]):
             return Answer.line(f"550 5.6.0 {reason}")
     if rules.sending_domains is not None:
-        return _domain_refusal(header, {domain.lower() for domain in rules.sending_domains})
+        objection = domain_objection(header, {domain.lower() for domain in rules.sending_domains})
+        return Answer.line(f"550 5.7.1 {objection}") if objection else None
     return None
 
 
-def _header_length(content: bytes) -> int:
+def header_length(content: bytes) -> int:
     """The header section with its last CRLF; all of it where no blank line ends it."""
     if content.startswith(b"\r\n"):
         return 0
@@ -88,13 +89,13 @@ def _has_long_line(content: bytes, start: int) -> bool:
     return False
 
 
-def _domain_refusal(header: bytes, sending_domains: set[str]) -> Answer | None:
+def domain_objection(header: bytes, sending_domains: set[str]) -> str | None:
     """Exactly one From address, of exactly a configured domain: a parent does not cover its subdomains."""
     fields = _FROM.findall(header)
     addresses = getaddresses([msys.unfold(field).decode("latin-1") for field in fields])
     domains = [address.rpartition("@")[2].lower() if "@" in address else "" for _, address in addresses]
     if len(domains) != 1 or not domains[0]:
-        return Answer.line("550 5.7.1 No sending domain specified")
+        return "No sending domain specified"
     if domains[0] not in sending_domains:
-        return Answer.line(f"550 5.7.1 Unconfigured Sending Domain <{domains[0]}>")
+        return f"Unconfigured Sending Domain <{domains[0]}>"
     return None

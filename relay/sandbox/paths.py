@@ -15,6 +15,13 @@ _PARAMETERS: Final = rb"((?: +[^ ]+)*) *"
 MAIL_ARGUMENT: Final = re.compile(rb"FROM:<(" + _ADDRESS + rb"|)>" + _PARAMETERS, re.IGNORECASE)
 RCPT_ARGUMENT: Final = re.compile(rb"TO:<(" + _ADDRESS + rb")>" + _PARAMETERS, re.IGNORECASE)
 
+_ADDRESS_ALONE: Final = re.compile(_ADDRESS)
+
+
+def is_address(text: str) -> bool:
+    """Whether a recipient could be written so in an envelope."""
+    return text.isascii() and _ADDRESS_ALONE.fullmatch(text.encode("ascii")) is not None
+
 
 class Path(NamedTuple):
     """A reverse-path or forward-path without its brackets; parameter keywords in upper case, values as they came."""

@@ -8,11 +8,12 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _STORED = re.compile(r"(\d{8,})\.(?:eml|json)")
 
@@ -29,6 +30,7 @@ class Accepted:
     content: the octets after un-stuffing. reverse_path: without its brackets, empty if null. mail_parameters: the ESMTP
     parameters of MAIL, keywords in upper case. subaccount: the one it is sent for, None for the primary account.
     token: the id in the 250. ambiguous: a fault kept the 250 from the client, who cannot know that it was accepted.
+    via: smtp or http. transmission: over HTTP, the request's JSON without its content.
     """
 
     content: bytes = field(repr=False)
@@ -43,6 +45,8 @@ class Accepted:
     token: str
     received_at: datetime
     ambiguous: bool
+    via: str = "smtp"
+    transmission: Mapping[str, Any] | None = None
 
     @property
     def key_digest(self) -> str:
@@ -107,7 +111,7 @@ class Store:
     def add(self, message: Accepted) -> None:
         self._last += 1
         stem = f"{self._last:08d}"
-        facts = {
+        facts: dict[str, Any] = {
             "id": message.token,
             "received_at": message.received_at.isoformat(),
             "auth_user": message.auth_user,
@@ -119,9 +123,12 @@ class Store:
             "port": message.port,
             "connection": message.connection,
             "ambiguous": message.ambiguous,
+            "via": message.via,
             "size": len(message.content),
             "content": f"{stem}.eml",
         }
+        if message.transmission is not None:
+            facts["transmission"] = message.transmission
         self._write(f"{stem}.eml", message.content)
         self._write(f"{stem}.json", json.dumps(facts, indent=2).encode() + b"\n")
 

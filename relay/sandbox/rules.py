@@ -27,6 +27,7 @@ class Rules:
 
     api_keys: each key with the subaccount it belongs to, or None for a key of the primary account. None given: one is
         made.
+    smtp_only_keys: keys without the permission Transmissions: Read/Write, which are answered 403 over HTTP.
     username: what a login begins with; accounts on Enterprise hosts have another.
     sending_domains: the domains a From header may have, or None for any.
     message_size: in octets, un-stuffed. Whether SparkPost's 20 MB are 20·10⁶ or 20·2²⁰ is not documented.
@@ -42,6 +43,7 @@ class Rules:
     """
 
     api_keys: Mapping[str, int | None] = field(default_factory=dict, repr=False)
+    smtp_only_keys: Collection[str] = field(default=(), repr=False)
     username: str = "SMTP_Injection"
     sending_domains: Collection[str] | None = None
     message_size: int = 20 * MEBIBYTE
@@ -73,3 +75,10 @@ class Rules:
         named = int(match[1]) if match else None
         bound = self.api_keys[api_key]
         return Login(user, api_key, named if bound is None else bound)
+
+    def http_login(self, api_key: str, named: int | None) -> Login | None:
+        """The login that a request proves by its key alone, for the subaccount it names; None if the key is unknown."""
+        if api_key not in self.api_keys:
+            return None
+        bound = self.api_keys[api_key]
+        return Login("", api_key, named if bound is None else bound)

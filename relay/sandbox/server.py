@@ -6,7 +6,7 @@ import os
 import secrets
 import ssl
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,9 +15,11 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from relay.sandbox.answers import TOO_MANY_CONNECTIONS, Answer
+from relay.sandbox.api import HTTP_MODES, Api, Request, Response
 from relay.sandbox.certificates import Certificates, Kind
 from relay.sandbox.connection import Connection
 from relay.sandbox.dialogue import Dialogue
+from relay.sandbox.http import HttpConnection, HttpPort
 from relay.sandbox.modes import MODES, Mode
 from relay.sandbox.records import Accepted, LoginAttempt, Session, Store
 from relay.sandbox.rules import Rules
@@ -55,16 +57,19 @@ class Port:
 class Sandbox(Rules):
     """A SparkPost on localhost. Start it with `async with`, or with `start` and `stop`; once.
 
-    ports: where to listen. tls_dir: where ca.pem and the certificates are kept; a temporary folder if not given.
+    ports: where to listen. http: where to listen for the HTTP API, if at all.
+    tls_dir: where ca.pem and the certificates are kept; a temporary folder if not given.
     store: a folder for accepted messages. hosts: names and addresses of the certificates besides those of localhost.
     transcripts: whether sessions remember their octets. keep: how many messages, and how many sessions, are remembered:
     the latest ones, or None for all. The remaining options are those of `Rules`.
 
-    addresses: the first that each port is bound to, in the order of `ports`. accepted, sessions: what is remembered.
+    addresses: the first that each port is bound to, in the order of `ports`; http_address: that of `http`. accepted,
+    sessions: what is remembered, HTTP included.
     accepted_total, opened, max_open: messages, connections, and most connections at a time, since the start.
     """
 
     ports: Sequence[Port] = (Port(),)
+    http: HttpPort | None = None
     tls_dir: Path | None = None
     store: Path | None = None
     hosts: Sequence[str] = ()
@@ -72,6 +77,7 @@ class Sandbox(Rules):
     keep: int | None = None
 
     addresses: list[tuple[str, int]] = field(init=False, default_factory=list)
+    http_address: tuple[str, int] | None = field(init=False, default=None)
     accepted: list[Accepted] = field(init=False, default_factory=list, repr=False)
     sessions: list[Session] = field(init=False, default_factory=list, repr=False)
     accepted_total: int = field(init=False, default=0)
@@ -84,7 +90,9 @@ class Sandbox(Rules):
         self._contexts: dict[Kind, ssl.SSLContext] = {}
         self._resources = AsyncExitStack()
         self._servers: list[asyncio.Server] = []
-        self._connections: set[Connection] = set()
+        self._connections: set[Connection | HttpConnection] = set()
+        self._http_mode = self.http.mode if self.http is not None else "normal"
+        self._api = Api(self, self._new_id, self._deposit)
         self._all_lost = asyncio.Event()
         self._all_lost.set()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -111,8 +119,11 @@ class Sandbox(Rules):
             self._ca_file = self._certificates.ca_file
             self._resources.push_async_callback(self._shut)
             for index, port in enumerate(self.ports):
-                self._context(port.mode)
-                await self._listen(index, port)
+                self._context(MODES[port.mode].certificate)
+                self.addresses.append(await self._listen(partial(self._connect, index), port))
+            if self.http is not None:
+                self._context(HTTP_MODES[self.http.mode].certificate)
+                self.http_address = await self._listen(self._connect_http, self.http)
         except BaseException:
             await self.stop()
             raise
@@ -124,18 +135,18 @@ class Sandbox(Rules):
     def _temporary_folder(self) -> Path:
         return Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="sparkpost-sandbox-")))
 
-    def _context(self, mode: str) -> ssl.SSLContext:
-        """TLS with the certificate that a mode shows."""
-        kind = MODES[mode].certificate
+    def _context(self, kind: Kind) -> ssl.SSLContext:
+        """TLS with a certificate of this kind."""
         if kind not in self._contexts:
             self._contexts[kind] = self._certificates.context(kind)
         return self._contexts[kind]
 
-    async def _listen(self, index: int, port: Port) -> None:
-        connect = partial(self._connect, index)
+    async def _listen(self, connect: Callable[[], asyncio.Protocol], port: Port | HttpPort) -> tuple[str, int]:
+        """Listen on a port; the first address that it is bound to."""
         server = await asyncio.get_running_loop().create_server(connect, port.host, port.port, backlog=_BACKLOG)
         self._servers.append(server)
-        self.addresses.append(server.sockets[0].getsockname()[:2])
+        host, number = server.sockets[0].getsockname()[:2]
+        return host, number
 
     async def _shut(self) -> None:
         """Take no more connections, and drop those there are.
@@ -163,7 +174,7 @@ class Sandbox(Rules):
         connection = Connection(
             partial(self._welcome, mode),
             self._lose,
-            self._context(port.mode),
+            self._context(mode.certificate),
             delay=mode.delay if port.delay is None else port.delay,
             idle_timeout=self.idle_timeout,
             record=self.transcripts,
@@ -175,15 +186,32 @@ class Sandbox(Rules):
     def _welcome(self, mode: Mode, transport: asyncio.Transport) -> tuple[Session, Dialogue, Answer]:
         """What a connected client gets: a place in the record, someone to talk to, and the first word."""
         host, port = (transport.get_extra_info("peername") or ("unknown", 0))[:2]  # unknown: it has already gone
-        self.opened += 1
-        session = Session(self.opened, transport.get_extra_info("sockname")[1])
-        self._remember(self.sessions, session)
-        now_open = sum(not connection.leaving for connection in self._connections)
-        self.max_open = max(self.max_open, now_open)
+        session = self._begin(transport)
+        now_open = sum(isinstance(one, Connection) and not one.leaving for one in self._connections)
         dialogue = Dialogue(self, mode, session, f"{host}:{port}", self._new_token, self._deposit)
         return session, dialogue, dialogue.greet() if now_open <= self.max_connections else TOO_MANY_CONNECTIONS
 
-    def _lose(self, connection: Connection) -> None:
+    def _connect_http(self) -> HttpConnection:
+        """A protocol for an HTTP client that is about to be connected."""
+        assert self.http is not None
+        context = self._context(HTTP_MODES[self._http_mode].certificate) if self.http.tls else None
+        connection = HttpConnection(self._begin, self._answer_http, self._lose, context, record=self.transcripts)
+        self._connections.add(connection)
+        self._all_lost.clear()
+        return connection
+
+    def _begin(self, transport: asyncio.Transport) -> Session:
+        """A place in the record for a client that is connected."""
+        self.opened += 1
+        session = Session(self.opened, transport.get_extra_info("sockname")[1])
+        self._remember(self.sessions, session)
+        self.max_open = max(self.max_open, sum(not connection.leaving for connection in self._connections))
+        return session
+
+    def _answer_http(self, request: Request, session: Session) -> Response:
+        return self._api.answer(request, HTTP_MODES[self._http_mode], session)
+
+    def _lose(self, connection: Connection | HttpConnection) -> None:
         self._connections.discard(connection)
         if not self._connections:
             self._all_lost.set()
@@ -194,6 +222,10 @@ class Sandbox(Rules):
         """A spool id in SparkPost's form; the last part alone is unique for 2³² messages."""
         n = next(self._serial) & 0xFFFFFFFF
         return f"{n >> 8 & 0xFF:02X}/{n & 0xFF:02X}-{os.getpid() % 100_000:05d}-{n:08X}"
+
+    def _new_id(self) -> str:
+        """A transmission id in SparkPost's form."""
+        return str(11_000_000_000_000_000 + next(self._serial))
 
     def _deposit(self, message: Accepted) -> None:
         if self._disk is not None:
@@ -233,6 +265,10 @@ class Sandbox(Rules):
     def set_mode(self, mode: str, index: int = 0) -> None:
         """From the next connection on, the port of this index in `ports` behaves so; those that are open go on."""
         self._ports[index] = replace(self._ports[index], mode=mode)
+
+    def set_http_mode(self, mode: str) -> None:
+        """From the next request on, the HTTP port behaves so; a certificate shows from the next connection on."""
+        self._http_mode = HttpPort(mode=mode).mode
 
     @property
     def ca_file(self) -> Path:

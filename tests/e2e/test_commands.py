@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import ssl
 import sys
+import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -203,3 +205,45 @@ async def test_sandbox_stores_messages(tmp_path):
     assert process.returncode == 0
     assert [(one["auth_user"], one["recipients"]) for one in facts] == [("SMTP_Injection", ["b@example.net"])]
     assert b"Subject: Test message" in (tmp_path / "store" / facts[0]["content"]).read_bytes()
+
+
+async def test_sandbox_speaks_https_too(tmp_path):
+    """It says where, and takes a transmission there."""
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "relay", "sandbox", "--smtp", "127.0.0.1:0", "--http", "127.0.0.1:0"],
+        *["--api-key", KEY, "--tls-dir", str(tmp_path / "tls"), "--store", str(tmp_path / "store")],
+        stdout=asyncio.subprocess.PIPE,
+        env=clean(PYTHONUNBUFFERED="1"),
+    )
+    assert process.stdout is not None
+    said = []
+    while not said or not said[-1].startswith("stop with"):
+        said.append((await asyncio.wait_for(process.stdout.readline(), 20)).decode())
+    url = next(line.split()[1] for line in said if line.startswith("HTTPS"))
+
+    document = {"recipients": [{"address": "b@example.net"}], "content": {"email_rfc822": "From: a@example.com\n\nx"}}
+    request = urllib.request.Request(
+        f"{url}/transmissions",
+        json.dumps(document).encode(),
+        {"Authorization": KEY, "Content-Type": "application/json"},
+    )
+    context = ssl.create_default_context(cafile=tmp_path / "tls" / "ca.pem")
+
+    def post() -> int:
+        with urllib.request.urlopen(request, context=context, timeout=20) as answer:
+            return answer.status
+
+    status = await asyncio.to_thread(post)
+    process.terminate()
+    await process.wait()
+
+    assert status == 200
+    assert json.loads((tmp_path / "store" / "00000001.json").read_text())["via"] == "http"
+
+
+async def test_sandbox_refuses_a_mode_that_it_does_not_have(tmp_path):
+    """And names those that there are."""
+    status, out, _ = await run("sandbox", "--smtp", "127.0.0.1:0", "--http", "127.0.0.1:0=oops")
+
+    assert status == 64
+    assert "there is no HTTP mode 'oops'; there are:" in out

@@ -31,6 +31,7 @@ async def test_files_of_a_message(sandbox, connect, tmp_path):
         "port": box.addresses[0][1],
         "connection": 1,
         "ambiguous": False,
+        "via": "smtp",
         "size": 19,
         "content": "00000001.eml",
     }

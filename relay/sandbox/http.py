@@ -1,0 +1,259 @@
+"""HTTP/1.1 as far as an API needs it: one connection, its requests one after the other, and the port that it came to.
+
+Plain asyncio, as the rest of the sandbox is. A request has its length, or comes in chunks; what is no HTTP is answered
+400, and the connection ends.
+"""
+
+import asyncio
+import re
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Self, cast
+
+from relay.sandbox.answers import Then
+from relay.sandbox.api import HTTP_MODES, Request, Response
+from relay.sandbox.records import Direction, Exchange, Session
+from relay.sandbox.transmissions import ApiError
+
+_HANDSHAKE_TIMEOUT: Final = 30.0
+_TLS_CLOSE_TIMEOUT: Final = 1.0
+_MAX_HEADER: Final = 64 * 1024
+_MAX_BODY: Final = 300_000_000  # octets of JSON in one call (fact sheet 3.2)
+_REQUEST_LINE = re.compile(r"([A-Z]+) (/\S*) HTTP/1\.([01])")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[^\r\n]*\r\n")
+_BAD_REQUEST: Final = ApiError(400, None, "Bad Request")
+_TOO_LARGE: Final = ApiError(413, None, "Request Entity Too Large")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpPort:
+    """Where to listen for HTTP, and as what: `mode` is a key of `HTTP_MODES`."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    mode: str = "normal"
+    tls: bool = True
+
+    def __post_init__(self) -> None:
+        if self.mode not in HTTP_MODES:
+            raise ValueError(f"there is no HTTP mode {self.mode!r}; there are: {', '.join(sorted(HTTP_MODES))}")
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"{self.port} is not a port: 1 to 65535, or 0 for any that is free")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """A port from `HOST:PORT` or `HOST:PORT=MODE`; an IPv6 address stands in brackets."""
+        address, _, mode = text.partition("=")
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError(f"{text!r} is not HOST:PORT or HOST:PORT=MODE, for example 127.0.0.1:8443=503")
+        return cls(host.strip("[]"), int(port), mode or "normal")
+
+
+class RequestReader:
+    """Octets in, requests out. Raises ApiError for what is no request; then nothing more can be read."""
+
+    def __init__(self) -> None:
+        self._input = bytearray()
+        self._head: tuple[str, str, dict[str, str]] | None = None
+        self._body = bytearray()
+        self.keep_alive = True
+        self.wants_go_on = False
+
+    def feed(self, octets: bytes) -> None:
+        self._input += octets
+
+    def next(self) -> Request | None:
+        """The next request that is complete; None until more octets have come."""
+        if self._head is None and not self._read_head():
+            return None
+        assert self._head is not None
+        method, target, headers = self._head
+        if not (self._chunks() if "transfer-encoding" in headers else self._counted(headers)):
+            return None
+        request = Request(method, target, headers, bytes(self._body))
+        self._head = None
+        self._body.clear()
+        return request
+
+    def _read_head(self) -> bool:
+        end = self._input.find(b"\r\n\r\n")
+        if end < 0 and len(self._input) <= _MAX_HEADER:
+            return False
+        if not 0 <= end <= _MAX_HEADER:
+            raise _BAD_REQUEST
+        first, *lines = self._input[:end].decode("latin-1").split("\r\n")
+        del self._input[: end + 4]
+        match = _REQUEST_LINE.fullmatch(first)
+        if match is None or not all(":" in line for line in lines):
+            raise _BAD_REQUEST
+        fields = (line.partition(":") for line in lines)
+        headers = {name.strip().lower(): value.strip() for name, _, value in fields}
+        self._head = match[1], match[2], headers
+        self.keep_alive = match[3] == "1" and headers.get("connection", "").lower() != "close"
+        self.wants_go_on = headers.get("expect", "").lower() == "100-continue"
+        return True
+
+    def _counted(self, headers: dict[str, str]) -> bool:
+        length = headers.get("content-length", "0")
+        if not length.isdecimal():
+            raise _BAD_REQUEST
+        if int(length) > _MAX_BODY:
+            raise _TOO_LARGE
+        if len(self._input) < int(length):
+            return False
+        self._body += self._input[: int(length)]
+        del self._input[: int(length)]
+        return True
+
+    def _chunks(self) -> bool:
+        while match := _CHUNK.match(self._input):
+            size = int(match[1], 16)
+            if len(self._body) + size > _MAX_BODY:
+                raise _TOO_LARGE
+            end = match.end() + size
+            if len(self._input) < end + 2:
+                return False
+            self._body += self._input[match.end() : end]
+            del self._input[: end + 2]  # the line end of the chunk, or the empty line that follows the last one
+            if size == 0:
+                return True
+        if len(self._input) > _MAX_HEADER:
+            raise _BAD_REQUEST
+        return False
+
+
+class HttpConnection(asyncio.Protocol):
+    """One connection, from its TLS handshake on.
+
+    welcome: called when connected; the record to keep. answer: what is answered to a request. lost: called at the end.
+    """
+
+    _session: Session
+
+    def __init__(
+        self,
+        welcome: Callable[[asyncio.Transport], Session],
+        answer: Callable[[Request, Session], Response],
+        lost: Callable[["HttpConnection"], None],
+        context: ssl.SSLContext | None,
+        *,
+        record: bool,
+    ) -> None:
+        self._welcome = welcome
+        self._answer = answer
+        self._lost = lost
+        self._context = context
+        self._record = record
+        self._loop = asyncio.get_running_loop()
+        self._reader = RequestReader()
+        self._transport: asyncio.Transport | None = None
+        self._handshake: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._aborted = False
+        self._busy = False
+        self.leaving = False
+
+    def abort(self) -> None:
+        """Drop the connection at once, or as soon as it is made."""
+        self._aborted = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- called by the transport ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._session = self._welcome(self._transport)
+        if self._aborted:
+            self._transport.abort()
+        elif self._context is not None:
+            self._busy = True
+            self._handshake = self._loop.create_task(self._start_tls(self._transport, self._context))
+
+    async def _start_tls(self, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
+        try:
+            secured = await self._loop.start_tls(
+                transport,
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=_HANDSHAKE_TIMEOUT,
+                ssl_shutdown_timeout=_TLS_CLOSE_TIMEOUT,
+            )
+        except OSError as error:
+            self._session.tls_failure = str(error) or type(error).__name__
+            self.connection_lost(error)
+            return
+        if secured is None or self._transport is None:  # aborted meanwhile
+            self.connection_lost(None)
+            return
+        self._transport = secured
+        self._session.tls = secured.get_extra_info("ssl_object").version()
+        self._busy = False
+        self._advance()
+
+    def data_received(self, data: bytes) -> None:
+        self._note(Direction.CLIENT, data)
+        if not self.leaving:
+            self._reader.feed(data)
+            self._advance()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is None:
+            return
+        self._transport = None
+        self._session.open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        self._lost(self)
+
+    # -- answering -----------------------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Answer the requests that have come, one at a time."""
+        while not self._busy and not self.leaving:
+            try:
+                request = self._reader.next()
+            except ApiError as error:
+                self._say(Response(error.status, error.document(), then=Then.CLOSE))
+                return
+            if request is None:
+                if self._reader.wants_go_on:
+                    self._reader.wants_go_on = False
+                    self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                return
+            response = self._answer(request, self._session)
+            if response.delay:
+                self._busy = True
+                self._timer = self._loop.call_later(response.delay, self._say_late, response)
+            else:
+                self._say(response)
+
+    def _say_late(self, response: Response) -> None:
+        self._busy = False
+        self._say(response)
+        self._advance()
+
+    def _say(self, response: Response) -> None:
+        assert self._transport is not None  # timers end with the connection
+        close = response.then is Then.CLOSE or not self._reader.keep_alive
+        self._write(response.wire(close=close))
+        if response.then is Then.DROP:
+            self._transport.abort()
+        elif response.then is Then.HANG:
+            self.leaving = True
+        elif close:
+            self.leaving = True
+            self._transport.close()
+
+    def _write(self, octets: bytes) -> None:
+        assert self._transport is not None
+        if octets:
+            self._note(Direction.SERVER, octets)
+            self._transport.write(octets)
+
+    def _note(self, direction: Direction, octets: bytes) -> None:
+        if self._record:
+            self._session.transcript.append(Exchange(direction, octets, self._loop.time()))
