@@ -8,6 +8,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from relay.core.envelope import Address, PathError
 
@@ -114,6 +115,35 @@ def parse_host(value: object) -> str:
         except ValueError:
             raise ValueError(f"{value!r} is not a host: no port and no scheme belong here, only its name") from None
     return parse_domain(value)
+
+
+def parse_api_url(value: object) -> str:
+    """The base of an HTTPS API, without a slash at its end; http only on this host, as a key travels with each request.
+
+    Raises ValueError, and never shows a password that stands in it.
+    """
+    remedy = "write https://host/path, such as https://api.sparkpost.com/api/v1"
+    try:
+        parts = urlsplit(value if isinstance(value, str) else "")
+        host, port = parse_host(parts.hostname), parts.port
+    except ValueError:
+        raise ValueError(f"this is not the URL of an API: {remedy}") from None
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(f"no user name or password belongs into it, as the API key is sent by itself: {remedy}")
+    if parts.query or parts.fragment or port == 0 or not re.fullmatch(r"[!-~]*", parts.path):
+        raise ValueError(f"{value!r} is not the base of an API: {remedy}")
+    if parts.scheme == "http" and not _is_this_host(host):
+        raise ValueError(f"{value!r} would send API keys over the network in clear: write https://")
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"{value!r} is not the URL of an API: {remedy}")
+    return str(value).rstrip("/")
+
+
+def _is_this_host(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == LOCALHOST
 
 
 def parse_ehlo_name(value: object) -> str:

@@ -299,6 +299,24 @@ def upstream(config: Config) -> Iterator[Finding]:
             )
 
 
+def https(config: Config) -> Iterator[Finding]:
+    """Mail goes by HTTPS to the account that it would go to by SMTP."""
+    general = config.upstream
+    if not general.http.enabled:
+        return
+    if "host" in general.model_fields_set and "url" not in general.http.model_fields_set:
+        default = type(general).model_fields["host"].default
+        if general.host != default:
+            text = (
+                f"upstream.host is {general.host}, and this is the API of {default}: name the one of the same account"
+            )
+            yield warning(("upstream", "http", "url"), text)
+    for name, credential in config.credentials.items():
+        if credential.upstream.host not in (None, general.host) and credential.upstream.http.url is None:
+            text = "this credential has a host of its own: without the API of its account, its mail never goes by HTTPS"
+            yield warning(("credentials", name, "upstream", "http", "url"), text)
+
+
 def limits(config: Config) -> Iterator[Finding]:
     """What SparkPost would refuse anyway."""
     if config.limits.message_size > SPARKPOST_SIZE:
@@ -334,6 +352,7 @@ RULES: Final[tuple[tuple[Rule, frozenset[str]], ...]] = (
     (queue_needs, frozenset({"listeners", "spool"})),
     (credentials, frozenset({"credentials", "listeners", "identities"})),
     (upstream, frozenset({"upstream"})),
+    (https, frozenset({"upstream", "credentials"})),
     (limits, frozenset({"limits"})),
     (admin_token, frozenset({"admin"})),
 )

@@ -101,6 +101,7 @@ Name = Annotated[str, PlainValidator(_name)]
 CredentialName = Annotated[str, PlainValidator(_credential_name)]
 Domain = Annotated[str, PlainValidator(addresses.parse_domain)]
 EhloName = Annotated[str, PlainValidator(addresses.parse_ehlo_name)]
+ApiUrl = Annotated[str, PlainValidator(addresses.parse_api_url)]
 Host = Annotated[str, PlainValidator(addresses.parse_host)]
 Network = Annotated[IPNetwork, PlainValidator(addresses.parse_network), PlainSerializer(str)]
 ListenAddress = Annotated[TcpAddress, PlainValidator(_listen_address), PlainSerializer(str)]
@@ -169,7 +170,9 @@ class Timeouts(Section):
 
 class Http(Section):
     enabled: Flag = setting(False, "send by HTTPS when every SMTP port is blocked")
-    url: Text = setting("https://api.sparkpost.com/api/v1", "the Transmissions API")
+    url: ApiUrl = setting(
+        "https://api.sparkpost.com/api/v1", "the Transmissions API; EU: https://api.eu.sparkpost.com/api/v1"
+    )
 
 
 class Upstream(Section):
@@ -192,7 +195,7 @@ class Upstream(Section):
 
 
 class CredentialHttp(Section):
-    url: Text | None = setting(None, "the Transmissions API of this account")
+    url: ApiUrl | None = setting(None, "the API of this account, if not upstream.http.url")
 
 
 class CredentialUpstream(Section):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final, Self
 
 from relay.config import Config, Credential
@@ -18,12 +19,24 @@ _SUBACCOUNT = re.compile(rf"(?:(?P<base>.+){re.escape(SUFFIX)}|.+\+)?(?P<number>
 class Credentials:
     """What the names in an assignment stand for today: hosts, user names and keys."""
 
-    def __init__(self, target: Target, username: str, logins: Mapping[str, Login]) -> None:
-        """`target` and `username` are the configuration's `upstream`; `logins` has each credential's bare login."""
+    def __init__(
+        self,
+        target: Target,
+        username: str,
+        logins: Mapping[str, Login],
+        api_url: str | None = None,
+        api_urls: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`target`, `username` and `api_url` are the configuration's `upstream`.
+
+        `logins` has each credential's bare login; `api_urls` the HTTP API of those that name their own.
+        """
         self._target = target
         self._username = username
         self._bases = frozenset({INJECTION.lower(), username.lower()})
         self._logins = dict(logins)
+        self._api_url = api_url
+        self._api_urls = api_urls
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
@@ -32,7 +45,8 @@ class Credentials:
             name: _bare_login(name, credential, Target(general.host, general.ports), general.username)
             for name, credential in config.credentials.items()
         }
-        return cls(Target(general.host, general.ports), general.username, logins)
+        urls = {name: one.upstream.http.url for name, one in config.credentials.items() if one.upstream.http.url}
+        return cls(Target(general.host, general.ports), general.username, logins, general.http.url, urls)
 
     def login_for(self, assignment: Assignment) -> Login:
         """The login that mail of this assignment travels under. Not for passthrough, whose login the session holds."""
@@ -44,6 +58,11 @@ class Credentials:
         """A credential's login for a subaccount; None if there is no such credential."""
         bare = self._logins.get(credential)
         return None if bare is None else replace(bare, username=username_for(bare.username, subaccount))
+
+    def api_url(self, login: Login) -> str | None:
+        """The HTTP API of the account that a login belongs to; None for a host of its own without a named API."""
+        own = self._api_urls.get(login.credential)
+        return own or (self._api_url if login.target.host == self._target.host else None)
 
     def change_key(self, credential: str, key: Secret) -> bool:
         """A credential has another key from now on; False if it is the one it had."""

@@ -269,3 +269,23 @@ def test_delivery_queue_is_fine_beside_a_passthrough_listener(load_text: Load) -
     )
 
     assert loaded.config.identities[0].delivery == "queue"
+
+
+def test_https_to_another_account_than_smtp_is_warned_of(load_text: Load) -> None:
+    """Only where HTTPS is on, and only where no API is named."""
+    own = "credentials: {default: {api_key: x, upstream: {host: smtp.eu.sparkpostmail.com}}}"
+    on = "upstream: {host: smtp.example.com, http: {enabled: true}}"
+    named = "upstream: {host: smtp.example.com, http: {enabled: true, url: 'https://api.example.com/api/v1'}}"
+
+    assert load_text(own.replace("host", "username"), {}).warnings == []
+    assert load_text(own, {}).warnings == []
+    general, credential = load_text(f"{own}\n{on}", {}).warnings
+    assert "this is the API of smtp.sparkpostmail.com" in str(general)
+    assert "credentials.default.upstream.http.url" in str(credential)
+    assert len(load_text(f"{own}\n{named}", {}).warnings) == 1
+
+
+@pytest.mark.parametrize("url", ["http://localhost:8080/api/v1", "http://127.0.0.1/api/v1/", "http://[::1]:1/api/v1"])
+def test_plain_http_may_lead_to_this_host(load_text: Load, url: str) -> None:
+    """For trials with the stand-in or a proxy: nothing crosses a network."""
+    assert load_text(f"upstream: {{http: {{url: '{url}'}}}}").config.upstream.http.url == url.rstrip("/")

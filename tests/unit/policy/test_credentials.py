@@ -71,3 +71,32 @@ def test_an_applications_own_key_is_always_current(credentials: Credentials) -> 
 
     assert own.credential == PASSTHROUGH
     assert credentials.current(own)
+
+
+API = "https://api.sparkpost.com/api/v1"
+EU_API = "https://api.eu.sparkpost.com/api/v1"
+
+
+@pytest.mark.parametrize(
+    ("upstream", "url"),
+    [
+        ({}, API),
+        ({"http": {"url": EU_API}}, EU_API),
+        ({"host": EU.host}, None),
+        ({"host": EU.host, "http": {"url": f"{EU_API}/"}}, EU_API),
+    ],
+)
+def test_the_api_is_that_of_the_same_account(upstream: dict[str, object], url: str | None) -> None:
+    """A key is never shown to the API of another account: with a host of its own, it needs a URL of its own."""
+    config = Config.model_validate({"credentials": {"default": {"api_key": "one", "upstream": upstream}}})
+    credentials = Credentials.from_config(config)
+
+    assert credentials.api_url(login(credentials, "default", 7)) == url
+
+
+def test_the_api_of_an_applications_own_key(credentials: Credentials) -> None:
+    """The configuration's."""
+    own = credentials.passthrough_login("SMTP_Injection", Secret("theirs"))
+
+    assert own is not None
+    assert credentials.api_url(own) == API
