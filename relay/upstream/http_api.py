@@ -1,0 +1,279 @@
+"""SparkPost's Transmissions API as a channel, for when no port of SMTP works: the only place that knows aiohttp.
+
+One recipient in each request, because an answer that is yes and no at once cannot be mapped back (fact sheet 3.2). From
+the moment the last octets of a request are handed to the transport, having no answer means that nobody knows: a failure
+then is of phase RESPONSE, and only then. Connections are used again and shared by all logins: over HTTP each request
+brings its own key, and no cookie is kept.
+"""
+
+import asyncio
+import contextlib
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import IO, Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from relay.core.envelope import Recipient
+from relay.core.login import Login, subaccount_of
+from relay.core.message import Content, Message
+from relay.core.outcome import Fact, Failure, FailureKind, HttpAnswer, Outcome, Phase, Scope, classify
+from relay.core.ports import AttemptReport, Effort, Permit
+from relay.core.secret import MASK
+from relay.upstream.api_answers import MAX_ANSWER, read_answer
+from relay.upstream.transmission import TAIL, NotOverHttps, head, json_text, mime, wishes
+
+CONNECTIONS: Final = 10  # fact sheet 3.2
+LARGEST: Final = 20_000_000  # octets; fact sheet 3.2
+ANSWER_SECONDS: Final = 300.0  # fact sheet 3.2
+_REST_SECONDS: Final = 30.0  # for the rest of an answer that has begun
+_IDLE_SECONDS: Final = 15.0
+_PIECE: Final = 64 * 1024
+_SMALL: Final = 256 * 1024  # content that is encoded at once, and in memory
+_BROKEN: Final = (aiohttp.ClientError, OSError, ValueError)  # TimeoutError is an OSError
+
+
+class HttpChannel:
+    """A Channel over HTTPS."""
+
+    def __init__(
+        self,
+        api_url: Callable[[Login], str | None],
+        tls: ssl.SSLContext,
+        *,
+        connections: int = CONNECTIONS,
+        connect_seconds: float,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
+        """`api_url` gives the API's URL of the account that a login belongs to; None if there is none for it."""
+        self._api_url = api_url
+        self._tls = tls
+        self._connections = min(connections, CONNECTIONS)
+        self._connect_seconds = connect_seconds
+        self._answer_seconds = answer_seconds
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def send(
+        self, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort
+    ) -> AttemptReport:
+        url = self._api_url(login)
+        with tempfile.SpooledTemporaryFile(2 * _SMALL) as encoded:
+            try:
+                headers = _headers(login)
+                asked = wishes(message.content.header)
+                if url is None:
+                    raise NotOverHttps(f"no upstream.http.url is known for credential {login.credential}")
+                if effort.whole and len(recipients) > 1:
+                    raise NotOverHttps("a message for several recipients at once needs a spool for that")
+                if message.content.size <= _SMALL and not message.content.eight_bit:
+                    _encode(message.content, encoded)
+                else:
+                    await asyncio.to_thread(_encode, message.content, encoded)
+            except NotOverHttps as reason:
+                outcome = classify(Failure(Phase.REQUEST, FailureKind.SMTP_ONLY, f"not sent over HTTPS: {reason}"))
+                return AttemptReport(tuple((recipient, outcome) for recipient in recipients))
+            return await self._send_all(url, headers, encoded, recipients, asked, login, effort)
+
+    async def _send_all(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        encoded: IO[bytes],
+        recipients: Sequence[Recipient],
+        asked: Mapping[str, Any],
+        login: Login,
+        effort: Effort,
+    ) -> AttemptReport:
+        """A request for each recipient, as long as there is hope for the next."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        connecting = 0.0
+        outcomes: list[Outcome] = []
+        for recipient in recipients:
+            if outcomes and (rest := _hopeless(outcomes[-1])) is not None:
+                outcomes.append(rest)
+                continue
+            upload = _Upload(head(recipient, asked), encoded, effort.permit, self._answer_seconds)
+            begun = loop.time()
+            outcomes.append(classify(await self._post(url, headers, upload, effort.patience, login)))
+            connecting += (upload.started or loop.time()) - begun
+        where = urlsplit(url)
+        reached = any(outcome.fact.phase in (Phase.REQUEST, Phase.RESPONSE) for outcome in outcomes)
+        return AttemptReport(
+            tuple(zip(recipients, outcomes, strict=True)),
+            f"{where.hostname}:{where.port or {'https': 443}.get(where.scheme, 80)}" if reached else None,
+            connecting,
+            loop.time() - started - connecting,
+        )
+
+    async def _post(
+        self, url: str, headers: Mapping[str, str], upload: "_Upload", patience: float, login: Login
+    ) -> Fact:
+        """One request: its answer, or how none came."""
+        try:
+            async with asyncio.timeout(patience) as limit:
+                request = self._client().post(
+                    f"{url}/transmissions",
+                    data=upload.pieces(limit, patience),
+                    headers={**headers, "Content-Length": str(upload.size)},
+                    allow_redirects=False,  # the key is for this host
+                )
+                async with request as response:
+                    complete = upload.stop()
+                    limit.reschedule(None)
+                    answer = read_answer(response.status, await _body(response, login.key.reveal()))
+                    if complete:
+                        return answer
+                    response.close()
+                    return answer if response.status >= 400 else _failure(upload, FailureKind.PROTOCOL)
+        except aiohttp.ClientConnectorDNSError as error:
+            return Failure(Phase.RESOLVE, FailureKind.UNRESOLVED, f"{error.host} has no address")
+        except aiohttp.ClientConnectorCertificateError as error:
+            return Failure(Phase.TLS, FailureKind.UNVERIFIED, f"the certificate of {error.host} does not verify")
+        except aiohttp.ClientSSLError as error:
+            return Failure(Phase.TLS, FailureKind.HANDSHAKE, f"TLS with {error.host} did not come about")
+        except TimeoutError:
+            return _failure(upload, FailureKind.TIMEOUT)
+        except aiohttp.ClientConnectorError as error:
+            return Failure(Phase.CONNECT, FailureKind.REFUSED, (error.strerror or "no connection").lower())
+        except (aiohttp.ClientResponseError, ValueError):
+            return _failure(upload, FailureKind.PROTOCOL)
+        except (aiohttp.ClientError, OSError):
+            return _failure(upload, FailureKind.LOST)
+        finally:
+            upload.stop()
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                ssl=self._tls, limit=self._connections, keepalive_timeout=_IDLE_SECONDS, use_dns_cache=False
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_seconds),
+                auto_decompress=False,
+            )
+        return self._session
+
+
+class _Upload:
+    """The body of one request on its way: how far it has come, and whether it may be ended."""
+
+    def __init__(self, start: bytes, encoded: IO[bytes], permit: Permit, answer_seconds: float) -> None:
+        self.size = len(start) + encoded.seek(0, 2) + len(TAIL)
+        self.phase = Phase.CONNECT
+        self.started: float | None = None
+        self.withheld = False
+        self._start = start
+        self._encoded = encoded
+        self._permit = permit
+        self._answer_seconds = answer_seconds
+        self._stopped = False
+
+    def stop(self) -> bool:
+        """It is over: nothing more is sent. True if everything was."""
+        self._stopped = True
+        return self.phase is Phase.RESPONSE
+
+    async def pieces(self, limit: asyncio.Timeout, patience: float) -> AsyncIterator[bytes]:
+        """The body in pieces; `limit` is moved on with each, so that it strikes when one stands still."""
+        loop = asyncio.get_running_loop()
+        self.started = loop.time()
+        self.phase = Phase.REQUEST
+        self._encoded.seek(0)
+        pending = self._start
+        while not self._stopped and (piece := self._encoded.read(_PIECE)):
+            if len(pending) + len(piece) > _PIECE:
+                limit.reschedule(loop.time() + patience)
+                yield pending
+                pending = b""
+            pending += piece
+        if self._stopped:
+            return
+        if not self._permit.ask():
+            self.withheld = True
+            raise ConnectionAbortedError("the claim on the message ran out")
+        self.phase = Phase.RESPONSE
+        limit.reschedule(loop.time() + self._answer_seconds)
+        yield pending + TAIL
+
+
+def _headers(login: Login) -> dict[str, str]:
+    """What every request of a login says; raises NotOverHttps for a key that no header can carry."""
+    key = login.key.reveal()
+    if not (key.isascii() and key.isprintable()):
+        raise NotOverHttps("the API key has characters that no HTTP header can carry")
+    headers = {
+        "Authorization": key,  # as it is, without "Bearer" (fact sheet 3.1)
+        "Content-Type": "application/json",
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": "sparkpost-relay",
+    }
+    subaccount = subaccount_of(login.username)
+    return headers if subaccount is None else {**headers, "X-MSYS-SUBACCOUNT": str(subaccount)}
+
+
+def _encode(content: Content, target: IO[bytes]) -> None:
+    """Write the message as JSON text; raises NotOverHttps if it is too large only because of what HTTPS makes of it."""
+    size = 0
+    for piece in mime(content):
+        size += len(piece)
+        target.write(json_text(piece))
+    if content.size < size > LARGEST:
+        raise NotOverHttps("re-encoded for it, the message is larger than SparkPost takes")
+
+
+async def _body(response: aiohttp.ClientResponse, key: str) -> bytes:
+    """What stands in the answer, without the key should it repeat it; nothing if it does not come, or has no end."""
+    octets = bytearray()
+    with contextlib.suppress(*_BROKEN):
+        async with asyncio.timeout(_REST_SECONDS):
+            async for chunk in response.content.iter_any():
+                octets += chunk
+                if len(octets) > MAX_ANSWER:
+                    break
+            else:
+                return bytes(octets).replace(key.encode(), MASK.encode())
+    response.close()
+    return b""
+
+
+def _failure(upload: _Upload, kind: FailureKind) -> Failure:
+    """Where the request was when it broke off."""
+    if upload.withheld:
+        return Failure(upload.phase, FailureKind.LEASE, "the claim on the message ran out before it was sent")
+    words = {
+        FailureKind.TIMEOUT: {
+            Phase.CONNECT: "no connection",
+            Phase.REQUEST: "the request stood still",
+            Phase.RESPONSE: "no answer",
+        },
+        FailureKind.LOST: {
+            Phase.CONNECT: "no connection",
+            Phase.REQUEST: "connection closed while the request was sent",
+            Phase.RESPONSE: "connection closed without an answer",
+        },
+    }.get(kind, {})
+    return Failure(upload.phase, kind, words.get(upload.phase, "octets that are no HTTP answer"))
+
+
+def _hopeless(last: Outcome) -> Outcome | None:
+    """What becomes of the next recipient without being tried: the way, the key or the plan are at fault."""
+    match last.fact:
+        case HttpAnswer():
+            return last if last.scope in (Scope.LOGIN, Scope.CREDENTIAL, Scope.ENDPOINT) else None
+        case Failure(phase=Phase.REQUEST | Phase.RESPONSE, kind=kind) if kind is not FailureKind.LEASE:
+            text = f"not tried, as another request failed: {last.fact}"
+            return classify(Failure(Phase.REQUEST, FailureKind.WITHHELD, text))
+        case _:
+            return last
