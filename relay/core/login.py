@@ -1,7 +1,8 @@
 """Under whose name a message travels: what is promised by name, and what is presented on the wire."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+from urllib.parse import urlsplit
 
 from relay.core.secret import Secret
 
@@ -66,6 +67,18 @@ class Login:
 
     def __str__(self) -> str:
         return f"{self.username} ({self.credential}) at {self.target.host}"
+
+
+def bare(login: Login) -> Login:
+    """The login of the same key without a subaccount; it stands for the key."""
+    base, suffix, _ = login.username.partition(SUFFIX)
+    return replace(login, username=base) if suffix else login
+
+
+def origin(url: str) -> str:
+    """Where an API is, as logs, metrics and the ledger name it: `https://api.sparkpost.com` of `…/api/v1`."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def username_for(base: str, subaccount: int | None) -> str:

@@ -41,7 +41,8 @@ can refuse a message for good, and a fault of the request as such is ours and no
     RESPONSE  422                 30xx: templates and MIME building         Deferred     message    (SMTP_ONLY)
     RESPONSE  400, 422            any other code                            Bounced      message
     RESPONSE  502, 504            any: a gateway knows no better            Ambiguous    message
-    RESPONSE  429, other 5yz      any                                       Deferred     endpoint
+    RESPONSE  429                 any                                       Deferred     credential (RATE_LIMIT)
+    RESPONSE  other 5yz           any                                       Deferred     endpoint
     RESPONSE  any other           any                                       Deferred     endpoint
     RESPONSE                      no answer                                 Ambiguous    message
     any       SMTP_ONLY           HTTPS cannot carry the message            Deferred     message    (SMTP_ONLY)
@@ -115,6 +116,7 @@ class Cause(StrEnum):
     SANDBOX_DOMAIN = "sandbox domain"
     TOO_LARGE = "too large"
     NO_HTTP_GRANT = "no permission over HTTPS"  # of the key; SMTP may be open to it
+    RATE_LIMIT = "too many requests"  # over HTTPS
     SMTP_ONLY = "only over SMTP"  # waits until a port of SMTP works
 
 
@@ -148,6 +150,11 @@ class HttpAnswer(Answer):
         meaning = _http_meaning(status, code, text, accepted)
         reply = Reply(meaning.reply, meaning.enhanced, text or f"HTTP status {status}")
         return cls(Phase.RESPONSE, reply, status, code, text, accepted)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it says that SparkPost's API is not where it was asked for."""
+        return 300 <= self.status < 400 or self.status in (404, 405)
 
     def __str__(self) -> str:
         return " ".join(part for part in ("HTTP", str(self.status), self.code, self.text) if part)
@@ -309,7 +316,7 @@ _BY_STATUS: Final[Mapping[int, _Meaning]] = {
     409: _NOT_NOW,
     413: _SIZE,
     420: _OVER_QUOTA,
-    429: _NOT_NOW,
+    429: _means(Deferred, Scope.CREDENTIAL, "451 4.7.0", Cause.RATE_LIMIT),
     502: _UNKNOWN,
     504: _UNKNOWN,
 }

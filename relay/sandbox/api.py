@@ -13,6 +13,7 @@ local part of a recipient's address:
     disconnect-after-dot@        accepted (as ambiguous), but the connection drops instead of the 200
     silent-after-dot@            accepted (as ambiguous), but the 200 never comes
     gibberish-after-dot@         accepted (as ambiguous), but the answer cannot be read
+    cut-after-dot@               accepted (as ambiguous), but the connection drops in the midst of the 200
     slow-dot@, slow-dot-800ms@   accepted, the 200 comes late (3 s, or as said)
 """
 
@@ -101,6 +102,7 @@ def _status(status: int, code: str | None = None) -> Response:
 _DROPPED: Final = Response(octets=b"", then=Then.DROP)
 _SILENCE: Final = Response(octets=b"", then=Then.HANG)
 _GIBBERISH: Final = Response(octets=GIBBERISH.reply, then=Then.CLOSE)
+_CUT: Final = Response(octets=b'HTTP/1.1 200 OK\r\nContent-Length: 120\r\n\r\n{"results": {"total_rej', then=Then.DROP)
 _INSTEAD: Final[Mapping[str, Response]] = {
     "quota": Response.of(_QUOTA),
     "tempfail": _status(503),
@@ -112,6 +114,7 @@ _AFTERWARDS: Final[Mapping[str, Response]] = {
     "disconnect-after-dot": _DROPPED,
     "silent-after-dot": _SILENCE,
     "gibberish-after-dot": _GIBBERISH,
+    "cut-after-dot": _CUT,
 }
 
 

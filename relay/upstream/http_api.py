@@ -8,16 +8,18 @@ brings its own key, and no cookie is kept.
 
 import asyncio
 import contextlib
+import io
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import IO, Any, Final
-from urllib.parse import urlsplit
 
 import aiohttp
 
 from relay.core.envelope import Recipient
-from relay.core.login import Login, subaccount_of
+from relay.core.login import Login, origin, subaccount_of
 from relay.core.message import Content, Message
 from relay.core.outcome import Fact, Failure, FailureKind, HttpAnswer, Outcome, Phase, Scope, classify
 from relay.core.ports import AttemptReport, Effort, Permit
@@ -32,11 +34,13 @@ _REST_SECONDS: Final = 30.0  # for the rest of an answer that has begun
 _IDLE_SECONDS: Final = 15.0
 _PIECE: Final = 64 * 1024
 _SMALL: Final = 256 * 1024  # content that is encoded at once, and in memory
+_LEAST_PATIENCE: Final = 0.5  # seconds: once there is a connection to be had, it gets a fair chance
+_UNDERSTOOD: Final = frozenset({400, 413, 422})  # the key was good for asking
 _BROKEN: Final = (aiohttp.ClientError, OSError, ValueError)  # TimeoutError is an OSError
 
 
 class HttpChannel:
-    """A Channel over HTTPS."""
+    """A Channel over HTTPS, and a LoginProof."""
 
     def __init__(
         self,
@@ -51,9 +55,19 @@ class HttpChannel:
         self._api_url = api_url
         self._tls = tls
         self._connections = min(connections, CONNECTIONS)
+        self._slots = asyncio.Semaphore(self._connections)
+        self._busy: Counter[tuple[str, str, str]] = Counter()
         self._connect_seconds = connect_seconds
         self._answer_seconds = answer_seconds
         self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def sessions(self) -> Counter[tuple[str, str, str]]:
+        """How many requests there are of each credential, by endpoint, all of them "busy".
+
+        A connection that is idle belongs to no credential, and closes soon.
+        """
+        return +self._busy
 
     async def close(self) -> None:
         """Close every connection."""
@@ -98,26 +112,71 @@ class HttpChannel:
         connecting = 0.0
         outcomes: list[Outcome] = []
         for recipient in recipients:
-            if outcomes and (rest := _hopeless(outcomes[-1])) is not None:
+            if outcomes and (rest := _hopeless(outcomes)) is not None:
                 outcomes.append(rest)
                 continue
             upload = _Upload(head(recipient, asked), encoded, effort.permit, self._answer_seconds)
             begun = loop.time()
             outcomes.append(classify(await self._post(url, headers, upload, effort.patience, login)))
             connecting += (upload.started or loop.time()) - begun
-        where = urlsplit(url)
         reached = any(outcome.fact.phase in (Phase.REQUEST, Phase.RESPONSE) for outcome in outcomes)
         return AttemptReport(
             tuple(zip(recipients, outcomes, strict=True)),
-            f"{where.hostname}:{where.port or {'https': 443}.get(where.scheme, 80)}" if reached else None,
+            origin(url) if reached else None,
             connecting,
             loop.time() - started - connecting,
         )
 
+    async def prove(self, login: Login, *, patience: float, fresh: bool = False) -> Outcome | None:
+        """None if SparkPost takes the login's key for sending; else the outcome that says why not.
+
+        A transmission without recipients and content sends nothing and is always refused: with 401 for the key, 403 for
+        its permission, and only then for what is missing. That the key may send for this subaccount, or from any
+        domain, is not in the answer.
+        """
+        url = self._api_url(login)
+        try:
+            if url is None:
+                raise NotOverHttps(f"no upstream.http.url is known for credential {login.credential}")
+            headers = _headers(login)
+        except NotOverHttps as reason:
+            return classify(Failure(Phase.REQUEST, FailureKind.SMTP_ONLY, str(reason)))
+        with io.BytesIO() as nothing:
+            upload = _Upload(b"{}", nothing, Permit(), min(patience, self._answer_seconds), tail=b"")
+            fact = await self._post(url, headers, upload, patience, login)
+        if isinstance(fact, HttpAnswer):
+            return None if fact.status in _UNDERSTOOD else classify(fact)
+        if isinstance(fact, Failure) and fact.phase is Phase.RESPONSE:
+            fact = replace(fact, phase=Phase.REQUEST)  # nothing can have been taken
+        return classify(fact)
+
     async def _post(
         self, url: str, headers: Mapping[str, str], upload: "_Upload", patience: float, login: Login
     ) -> Fact:
-        """One request: its answer, or how none came."""
+        """One request, as soon as a connection is free for it: its answer, or how none came."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience
+        try:
+            async with asyncio.timeout_at(until):
+                await self._slots.acquire()
+        except TimeoutError:
+            text = f"all connections are busy, and none became free within {patience:.1f} s"
+            return Failure(Phase.CONNECT, FailureKind.DEADLINE, text)
+        with self._in_slot((login.credential, origin(url), "busy")):
+            return await self._exchange(url, headers, upload, max(until - loop.time(), _LEAST_PATIENCE), login)
+
+    @contextlib.contextmanager
+    def _in_slot(self, label: tuple[str, str, str]) -> Iterator[None]:
+        self._busy[label] += 1
+        try:
+            yield
+        finally:
+            self._busy[label] -= 1
+            self._slots.release()
+
+    async def _exchange(
+        self, url: str, headers: Mapping[str, str], upload: "_Upload", patience: float, login: Login
+    ) -> Fact:
         try:
             async with asyncio.timeout(patience) as limit:
                 request = self._client().post(
@@ -168,13 +227,16 @@ class HttpChannel:
 class _Upload:
     """The body of one request on its way: how far it has come, and whether it may be ended."""
 
-    def __init__(self, start: bytes, encoded: IO[bytes], permit: Permit, answer_seconds: float) -> None:
-        self.size = len(start) + encoded.seek(0, 2) + len(TAIL)
+    def __init__(
+        self, start: bytes, encoded: IO[bytes], permit: Permit, answer_seconds: float, *, tail: bytes = TAIL
+    ) -> None:
+        self.size = len(start) + encoded.seek(0, 2) + len(tail)
         self.phase = Phase.CONNECT
         self.started: float | None = None
         self.withheld = False
         self._start = start
         self._encoded = encoded
+        self._tail = tail
         self._permit = permit
         self._answer_seconds = answer_seconds
         self._stopped = False
@@ -204,7 +266,7 @@ class _Upload:
             raise ConnectionAbortedError("the claim on the message ran out")
         self.phase = Phase.RESPONSE
         limit.reschedule(loop.time() + self._answer_seconds)
-        yield pending + TAIL
+        yield pending + self._tail
 
 
 def _headers(login: Login) -> dict[str, str]:
@@ -267,11 +329,17 @@ def _failure(upload: _Upload, kind: FailureKind) -> Failure:
     return Failure(upload.phase, kind, words.get(upload.phase, "octets that are no HTTP answer"))
 
 
-def _hopeless(last: Outcome) -> Outcome | None:
-    """What becomes of the next recipient without being tried: the way, the key or the plan are at fault."""
+def _hopeless(outcomes: Sequence[Outcome]) -> Outcome | None:
+    """What becomes of the next recipient without being tried: the way, the key or the plan are at fault.
+
+    One answer that blames the API may still be about its recipient, who must not keep the others waiting; two may not.
+    """
+    last = outcomes[-1]
     match last.fact:
         case HttpAnswer():
-            return last if last.scope in (Scope.LOGIN, Scope.CREDENTIAL, Scope.ENDPOINT) else None
+            faults = [one.scope for one in outcomes[-2:]]
+            hopeless = last.scope in (Scope.LOGIN, Scope.CREDENTIAL) or faults == [Scope.ENDPOINT, Scope.ENDPOINT]
+            return last if hopeless else None
         case Failure(phase=Phase.REQUEST | Phase.RESPONSE, kind=kind) if kind is not FailureKind.LEASE:
             text = f"not tried, as another request failed: {last.fact}"
             return classify(Failure(Phase.REQUEST, FailureKind.WITHHELD, text))

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import ssl
 from collections.abc import AsyncIterator
@@ -265,6 +266,20 @@ async def test_no_answer_by_address(api, name):
 
     assert not said.startswith(b"HTTP")
     assert [accepted.ambiguous for accepted in client.box.accepted] == [True] * name.endswith("-after-dot")
+
+
+async def test_an_answer_that_breaks_off(api):
+    """It begins as a success; the message is accepted, and marked."""
+    async with api() as client:
+        await client.send(request(json.dumps(transmission("cut-after-dot@example.org")).encode()))
+        said = b""
+        with contextlib.suppress(ConnectionError):
+            while piece := await client.reader.read(1024):
+                said += piece
+
+    assert said.startswith(b"HTTP/1.1 200 OK\r\n") or said == b""
+    assert not said.endswith(b"}")
+    assert [accepted.ambiguous for accepted in client.box.accepted] == [True]
 
 
 async def test_a_late_answer(api):

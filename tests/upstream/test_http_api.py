@@ -124,7 +124,7 @@ async def test_a_message_goes_as_it_is(tls_dir):
     assert isinstance(outcome, Delivered)
     assert str(outcome.fact) == f"HTTP 200 OK {accepted.token}"
     assert str(outcome.fact.reply) == f"250 2.0.0 OK {accepted.token}"
-    assert report.endpoint == f"localhost:{sandbox.http_address[1]}"
+    assert report.endpoint == f"https://localhost:{sandbox.http_address[1]}"
     assert accepted.content == PLAIN
     assert (accepted.recipients, accepted.reverse_path, accepted.subaccount) == (("b@example.net",), "", None)
     assert accepted.transmission == {
@@ -340,7 +340,7 @@ async def test_plain_http_on_this_host(tls_dir):
         ("http-401", Deferred, Scope.LOGIN, Cause.LOGIN_REFUSED),
         ("http-403", Deferred, Scope.CREDENTIAL, Cause.NO_HTTP_GRANT),
         ("quota", Deferred, Scope.CREDENTIAL, Cause.QUOTA),
-        ("http-429", Deferred, Scope.ENDPOINT, None),
+        ("http-429", Deferred, Scope.CREDENTIAL, Cause.RATE_LIMIT),
         ("http-500", Deferred, Scope.ENDPOINT, None),
         ("tempfail", Deferred, Scope.ENDPOINT, None),
         ("http-504", Ambiguous, Scope.MESSAGE, None),
@@ -385,6 +385,15 @@ async def test_size_and_domain_bounce(tls_dir):
 
     assert (type(large), large.cause, large.fact.reply.code) == (Bounced, Cause.TOO_LARGE, 552)
     assert (type(foreign), foreign.cause) == (Bounced, Cause.UNCONFIGURED_DOMAIN)
+
+
+async def test_an_answer_that_breaks_off_is_ambiguous(tls_dir):
+    """The connection is reset in the midst of a 200: it was a yes or a no, and nobody knows which."""
+    async with api(tls_dir) as (sandbox, way):
+        outcome = await way.outcome(recipient="cut-after-dot")
+
+    assert isinstance(outcome, Ambiguous)
+    assert [accepted.ambiguous for accepted in sandbox.accepted] == [True]
 
 
 async def test_a_login_without_an_api_waits_for_smtp(tls_dir):
@@ -574,6 +583,66 @@ async def test_a_cancelled_attempt_leaves_nothing_running(tls_dir):
         with pytest.raises(asyncio.CancelledError):
             await task
         await sandbox.wait_closed()
+
+
+async def test_who_finds_all_connections_busy_has_not_found_the_way_closed(tls_dir):
+    """It waits as long as its patience lasts; requests that are under way are counted for their credential."""
+    async with api(tls_dir, connections=1) as (sandbox, way):
+        first = asyncio.create_task(way.outcome(recipient="slow-dot-600ms"))
+        await sandbox.wait_for(1)
+        busy = way.channel.sessions
+        late = await way.outcome(effort=Effort(0.1))
+        queued = await way.outcome(effort=Effort(5.0))
+        served = await first
+
+    assert busy == {("default", f"https://localhost:{sandbox.http_address[1]}", "busy"): 1}
+    assert way.channel.sessions == {}
+    assert (type(late), late.fact.kind) == (Deferred, FailureKind.DEADLINE)
+    assert "busy" in str(late.fact)
+    assert [type(queued), type(served)] == [Delivered, Delivered]
+
+
+# -- proof ------------------------------------------------------------------------------------------------------------
+
+
+async def proof(way: Way, **login: object) -> Outcome | None:
+    return await way.channel.prove(login_of(**login), patience=2.0)
+
+
+async def test_a_good_key_is_proved_without_mail(tls_dir):
+    """What is asked for cannot be sent to anybody."""
+    async with api(tls_dir) as (sandbox, way):
+        assert await proof(way) is None
+        assert await proof(way, subaccount=5) is None
+
+    assert sandbox.accepted == []
+    assert [one.accepted for one in sandbox.auth_attempts] == [True, True]
+
+
+async def test_a_key_that_may_not_send_is_found_out(tls_dir):
+    """A wrong key and a key without the permission are two things."""
+    async with api(tls_dir, smtp_only_keys=[KEY]) as (_, way):
+        forbidden, wrong = await proof(way), await proof(way, key="wrong-key-0123456789")
+
+    assert (forbidden.cause, wrong.cause) == (Cause.NO_HTTP_GRANT, Cause.LOGIN_REFUSED)
+
+
+@pytest.mark.parametrize("mode", ["drop", "gibberish", "silent", "500", "429", "untrusted"])
+async def test_nothing_is_proved_where_nobody_answers(tls_dir, mode):
+    """Neither that the key is good nor that it is not; and nothing can have been taken."""
+    async with api(tls_dir, mode, answer_seconds=0.3) as (_, way):
+        outcome = await proof(way)
+
+    assert isinstance(outcome, Deferred)
+    assert outcome.cause not in (Cause.LOGIN_REFUSED, Cause.NO_HTTP_GRANT)
+
+
+async def test_a_login_without_an_api_cannot_be_proved():
+    """Its key is shown to nobody."""
+    channel = HttpChannel(lambda _: None, ssl.create_default_context(), connect_seconds=1.0)
+    outcome = await channel.prove(login_of(credential="europe"), patience=1.0)
+
+    assert outcome.cause is Cause.SMTP_ONLY
 
 
 # -- whatever is answered ---------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ SIZE = "invalid data format/type: The estimated message size is above the 20 MB 
         (301, None, "", Deferred, Scope.ENDPOINT, None, 554),
         *((420, code, "Exceed Sending Limit (x)", *_QUOTA) for code in ("2101", "2102", "2103", "2105", None)),
         (400, "1234", "Exceed Sending Limit (daily)", *_QUOTA),
-        (429, None, "", Deferred, Scope.ENDPOINT, None, 451),
+        (429, None, "", Deferred, Scope.CREDENTIAL, Cause.RATE_LIMIT, 451),
         (500, "1500", "", Deferred, Scope.ENDPOINT, None, 451),
         (503, "1900", "Unable to contact authorization service.", Deferred, Scope.ENDPOINT, None, 451),
         (502, None, "", Ambiguous, Scope.MESSAGE, None, 451),
