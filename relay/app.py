@@ -25,16 +25,17 @@ from relay.config import Listener as ListenerConfig
 from relay.config.problems import Path
 from relay.config.rotation import KeyFiles
 from relay.core.lifecycle import RetryPolicy
-from relay.core.login import Login, Target
+from relay.core.login import PASSTHROUGH, Login, Target
 from relay.core.outcome import Fact
 from relay.core.ports import Bearer, Clock, Intake
 from relay.core.secret import Secret
 from relay.delivery.bookkeeping import Bookkeeper
 from relay.delivery.circuits import Circuits
 from relay.delivery.dsn import Notices
+from relay.delivery.last_resort import LastResort
 from relay.delivery.prober import Prober
 from relay.delivery.queue import DeliveryQueue
-from relay.delivery.route import Route
+from relay.delivery.route import ProofByRoute, Route
 from relay.delivery.upkeep import Upkeep
 from relay.ingress.auth import PassthroughAuthenticator, PasswordAuthenticator
 from relay.ingress.data import DataLimits
@@ -53,6 +54,7 @@ from relay.policy.resolver import PolicyResolver
 from relay.spool.sqlite import SqliteSpool, path_of
 from relay.upstream.channel import SmtpChannel
 from relay.upstream.dial import Dialler
+from relay.upstream.http_api import HttpChannel
 from relay.upstream.pipelining import Level, Pipelining
 from relay.upstream.pool import Pool, PoolLimits
 from relay.upstream.race import Slots
@@ -112,10 +114,13 @@ class Relay:
         self.admin: AdminServer | None = None
         self._phase = Phase.STARTING
         self._ports_in_use = PortsInUse()
-        self.circuits = Circuits(self._clock.monotonic, self._circuits_changed)
+        self._last_resort = LastResort(self._api_url, self._clock.monotonic, self._circuits_changed)
+        self.circuits = Circuits(self._clock.monotonic, self._circuits_changed, self._last_resort)
         watch = UpstreamWatch(self.circuits, self.metrics, self._ports_in_use)
         dialler, self._pool = build_upstream(config, watch, self._credentials)
-        self._prober = Prober(self.circuits, DialReach(dialler, self._pool), self._pool, self._clock)
+        self._https = build_https(config, self._credentials)
+        self._proof = ProofByRoute(self._pool, self._https, self.circuits, self._last_resort)
+        self._prober = Prober(self.circuits, DialReach(dialler, self._pool), self._proof, self._clock)
         self.failed = asyncio.Event()
 
     async def start(self) -> None:
@@ -140,7 +145,7 @@ class Relay:
                 socket=None if path is None else str(path),
             )
         channel = SmtpChannel(self._pool, config.upstream.recipients_per_transaction)
-        route = Route(channel, self.circuits, self._clock, self.metrics)
+        route = Route(channel, self._https, self.circuits, self._last_resort, self._clock, self.metrics)
         intake: Intake = CutThrough(route)
         if self.spool is not None:
             self.queue = self._build_queue(self.spool, route)
@@ -212,7 +217,10 @@ class Relay:
     def _authenticator(self, auth: str) -> Authenticator | None:
         if auth == "none":
             return None
-        return PassthroughAuthenticator(self._credentials, self._pool) if auth == "passthrough" else self._passwords
+        return PassthroughAuthenticator(self._credentials, self._proof) if auth == "passthrough" else self._passwords
+
+    def _api_url(self, login: Login) -> str | None:
+        return self._credentials.api_url(login) if self._config.upstream.http.enabled else None
 
     def _bearer(self, decision: Decision, passthrough: Login | None) -> Bearer:
         """The login is looked up at each message, so that what changes behind a name takes effect at once."""
@@ -239,12 +247,20 @@ class Relay:
             ways=self.circuits,
             targets=tuple(targets),
             logins=lambda: self._credentials.bare_logins,
-            sessions=lambda: self._pool.sessions,
+            sessions=lambda: self._pool.sessions + self._https.sessions,
             port_in_use=self._ports_in_use,
+            last_resort=self._last_resort,
+            mail_of=self._mail_of,
         )
         pages = Pages(overview, self.metrics, desk, hostname, self._clock)
         self.admin = AdminServer(self._config, os.environ, pages, Messages(desk))
         await self.admin.start()
+
+    def _mail_of(self, target: Target) -> list[Login]:
+        """The bare logins whose mail goes to a target. Applications' keys are not known: any would do for them."""
+        own = [login for login in self._credentials.bare_logins.values() if login.target == target]
+        username = self._config.upstream.username
+        return own or [Login(target, username, Secret(PASSTHROUGH), PASSTHROUGH)]
 
     def _listening(self) -> list[Listening]:
         return [
@@ -306,6 +322,7 @@ class Relay:
             await asyncio.wait(self._background)
         self._passwords.close()
         await self._pool.close()
+        await self._https.close()
         if self.admin is not None:
             await self.admin.stop()
         if self.spool is not None:
@@ -339,6 +356,17 @@ def build_upstream(config: Config, watch: UpstreamWatch, credentials: Credential
 
     limits = PoolLimits(upstream.connections, upstream.messages_per_connection, upstream.idle_timeout)
     return dialler, Pool(open_session, limits, credentials.current)
+
+
+def build_https(config: Config, credentials: Credentials) -> HttpChannel:
+    """The way over HTTPS, as `upstream` says. It connects when it is used."""
+    upstream = config.upstream
+    return HttpChannel(
+        credentials.api_url,
+        verifying_context(upstream.tls.ca_file, upstream.tls.minimum),
+        connections=upstream.connections,
+        connect_seconds=upstream.timeouts.connect,
+    )
 
 
 async def run(loaded: Loaded) -> int:

@@ -31,11 +31,24 @@ class ClosedWays(Protocol):
 
     def blocked(self, login: Login) -> Outcome | None: ...
 
+    def by_https(self, login: Login) -> bool: ...
+
     @property
     def targets_down(self) -> Mapping[Target, Outcome]: ...
 
     @property
     def logins_refused(self) -> Mapping[Login, Outcome]: ...
+
+
+class RoundWays(Protocol):
+    """HTTPS, where it may be used while no port works."""
+
+    def endpoint(self, login: Login) -> str | None: ...
+
+    def closed(self, login: Login) -> Outcome | None: ...
+
+    @property
+    def hosts_down(self) -> Mapping[str, Outcome]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +78,8 @@ class Overview:
     """The relay as seen from the admin server.
 
     `spool_problem` is None where there is no spool. `targets` are all that mail can go to; `logins` the bare login of
-    each credential; `port_in_use` the port by which a target was last reached.
+    each credential; `mail_of` those of them that a target is for; `port_in_use` the port by which a target was last
+    reached.
     """
 
     phase: Callable[[], Phase]
@@ -76,6 +90,8 @@ class Overview:
     logins: Callable[[], Mapping[str, Login]]
     sessions: Callable[[], Sessions]
     port_in_use: Callable[[Target], int | None]
+    last_resort: RoundWays
+    mail_of: Callable[[Target], Sequence[Login]]
 
     # -- problems -----------------------------------------------------------------------------------------------------
 
@@ -96,11 +112,11 @@ class Overview:
             yield Problem("spool", "", problem, shuts=True)
 
     def _upstream(self) -> Iterator[Problem]:
-        """Without a spool, mail is kept out when no way is left."""
-        down = self.ways.targets_down
+        """Without a spool, mail is kept out when no way is left; blocked ports keep out nothing that HTTPS carries."""
+        down = {target: outcome for target, outcome in self.ways.targets_down.items() if not self._carried(target)}
         shut = self.spool_problem is None and all(target in down for target in self.targets)
         for target, outcome in down.items():
-            yield Problem("endpoint", target.host, str(outcome.fact), shuts=shut)
+            yield Problem("endpoint", target.host, f"{outcome.fact}{self._why_not_https(target)}", shuts=shut)
         refused = self.ways.logins_refused
         for login, outcome in refused.items():
             yield Problem("credential", login.credential, f"{login.username}: {outcome.fact}", shuts=False)
@@ -109,11 +125,24 @@ class Overview:
             if blocked is not None and login not in refused and login.target not in down:
                 yield Problem("credential", name, str(blocked.fact), shuts=False)
 
+    def _carried(self, target: Target) -> bool:
+        """Does all mail to it go by HTTPS now?"""
+        return all(map(self.ways.by_https, self.mail_of(target)))
+
+    def _why_not_https(self, target: Target) -> str:
+        """What keeps the last resort from being one; nothing where there is none."""
+        reasons = [
+            f"; credential {login.credential} over HTTPS: {closed.fact}"
+            for login in self.mail_of(target)
+            if self.last_resort.endpoint(login) is not None and (closed := self.last_resort.closed(login)) is not None
+        ]
+        return "".join(dict.fromkeys(reasons))
+
     # -- endpoints and credentials ------------------------------------------------------------------------------------
 
     def endpoints(self) -> list[dict[str, Any]]:
-        """Each port of each target. A port that was passed over for one behind it is not up."""
-        down, sessions = self.ways.targets_down, self.sessions()
+        """Each port of each target, then each API. A port that was passed over for one behind it is not up."""
+        down = self.ways.targets_down
         found: dict[str, dict[str, Any]] = {}
         for target in self.targets:
             outcome = down.get(target)
@@ -124,16 +153,20 @@ class Overview:
                 reason = (
                     str(outcome.fact) if outcome else f"mail goes by port {used} instead" if place < first else None
                 )
-                found[name] = {
-                    "endpoint": name,
-                    "up": reason is None,
-                    "reason": reason,
-                    "connections": {
-                        state: sum(count for (_, at, how), count in sessions.items() if (at, how) == (name, state))
-                        for state in (IDLE, BUSY)
-                    },
-                }
+                found[name] = self._endpoint(name, reason)
+        unreachable = self.last_resort.hosts_down
+        for login in (login for target in self.targets for login in self.mail_of(target)):
+            if (api := self.last_resort.endpoint(login)) is not None:
+                found[api] = self._endpoint(api, str(unreachable[api].fact) if api in unreachable else None)
         return list(found.values())
+
+    def _endpoint(self, name: str, reason: str | None) -> dict[str, Any]:
+        sessions = self.sessions()
+        counts = {
+            state: sum(count for (_, at, how), count in sessions.items() if (at, how) == (name, state))
+            for state in (IDLE, BUSY)
+        }
+        return {"endpoint": name, "up": reason is None, "reason": reason, "connections": counts}
 
     def credentials(self) -> list[dict[str, Any]]:
         """Each credential of the configuration; keys that applications present themselves are not ours to judge."""

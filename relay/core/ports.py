@@ -17,8 +17,8 @@ from relay.core.spooled import Claimed, Deposit, Entry, Lane, Page, Record, Stat
 class AttemptReport:
     """What one attempt came to: one outcome for each recipient, in the order they were given.
 
-    `endpoint` is where the transaction took place ("host:port"), None when no session came about; `connect_seconds` and
-    `transaction_seconds` are how long getting a session and the transaction itself took.
+    `endpoint` is where the transaction took place ("host:port", or "https://host"), None when no session came about;
+    `connect_seconds` and `transaction_seconds` are how long getting a session and the transaction itself took.
     """
 
     outcomes: tuple[tuple[Recipient, Outcome], ...]
@@ -135,7 +135,7 @@ class Resolver(Protocol):
 
 
 class Channel(Protocol):
-    """One way to SparkPost (SMTP, later HTTPS)."""
+    """One way to SparkPost: SMTP, or HTTPS."""
 
     async def send(
         self, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort

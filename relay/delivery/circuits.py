@@ -9,6 +9,9 @@ A circuit holds back mail so that nobody tries in vain what cannot work, and no 
     credential   its bare login refused, or three logins of it        any of its logins that succeeds
                  "Exceed Sending Limit"                               time: 15 min, doubled up to 1 h; or a delivery
 
+Where no port of a target works, HTTPS may be a way round its circuit (`last_resort`), and round no other. A login that
+HTTPS answers 401 is refused as by a 535.
+
 One key may have many logins, one for each subaccount; the *bare* login, without a subaccount, stands for the key. Once
 a login of it has worked, those that had been refused by then are known to be refused for reasons of their own, and
 count against the key no more. A login that is held back only with its key takes its turn in the probes: it may be the
@@ -19,13 +22,15 @@ the application itself presents (passthrough) is its own business and opens no c
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
 
-from relay.core.login import PASSTHROUGH, SUFFIX, Login, Target
+from relay.core.login import PASSTHROUGH, Login, Target, bare
 from relay.core.outcome import Answer, Cause, Delivered, Fact, Failure, FailureKind, Outcome, Phase, classify
+from relay.delivery.last_resort import LastResort
+from relay.delivery.pauses import Pause, Pauses
 from relay.observe import log as events
 
 log = structlog.get_logger()
@@ -44,35 +49,36 @@ _WITHOUT_LOGIN: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Left alone until the time `again`, after a wait of so many seconds, because of `outcome`."""
-
-    outcome: Outcome
-    again: float
-    wait: float
-
-
 class Circuits:
-    """All circuits of one relay. `now` is a monotonic clock; `on_change` is called when one opens or closes."""
+    """All circuits of one relay. `now` is a monotonic clock; `on_change` is called when one opens or closes.
 
-    def __init__(self, now: Callable[[], float], on_change: Callable[[], None] = lambda: None) -> None:
+    `last_resort`: what is known of HTTPS, where it may be used.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        on_change: Callable[[], None] = lambda: None,
+        last_resort: LastResort | None = None,
+    ) -> None:
         self._now = now
         self._on_change = on_change
+        self._last_resort = last_resort or LastResort(lambda _: None, now)
         self._targets: dict[Target, Pause] = {}
+        self._gone_round: set[Target] = set()  # mail goes by HTTPS instead
         self._refused: dict[Login, Outcome] = {}
         self._against: dict[Login, dict[Login, None]] = {}  # by bare login: the refused ones that speak against the key
         self._suspected: dict[Login, None] = {}  # asked for, and held back only with their key; in that order
         self._tried: dict[Login, float] = {}  # when a login that was refused or suspected had its last turn
         self._key_tried: dict[Login, float] = {}  # by bare login: when any login of the key had it
-        self._busy: dict[Login, Pause] = {}
-        self._over_quota: dict[Login, Pause] = {}  # by bare login
+        self._busy: Pauses[Login] = Pauses(now, BUSY_FIRST, BUSY_LONGEST)
+        self._over_quota: Pauses[Login] = Pauses(now, QUOTA_FIRST, QUOTA_LONGEST)  # by bare login
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
     def blocked(self, login: Login) -> Outcome | None:
         """What holds mail of this login back; None if nothing is known to. Who asks in vain joins the probes."""
-        if (down := self._targets.get(login.target)) is not None:
+        if (down := self._targets.get(login.target)) is not None and not self.by_https(login):
             return down.outcome
         if login.credential == PASSTHROUGH:
             return None
@@ -80,17 +86,24 @@ class Circuits:
             self._suspected.setdefault(login)
         return self._held_back(login)
 
+    def by_https(self, login: Login) -> bool:
+        """Does mail of this login go by HTTPS now? While no port works for it, and HTTPS is a way for it.
+
+        A target that greets with "not now" is there: that is no reason to go round it.
+        """
+        down = self._targets.get(login.target)
+        return down is not None and not _says_not_now(down.outcome.fact) and self._last_resort.serves(login)
+
     @property
     def all_open(self) -> bool:
-        """True if nothing is held back."""
+        """True if nothing can be held back, and no port is blocked."""
         return not (self._targets or self._refused or self._busy or self._over_quota)
 
     def _held_back(self, login: Login) -> Outcome | None:
         refusal = self._refused.get(login) or self._refusal_of_key(login)
         if refusal is not None:
             return refusal
-        pauses = (self._busy.get(login), self._over_quota.get(bare(login)))
-        return next((pause.outcome for pause in pauses if pause is not None and pause.again > self._now()), None)
+        return self._busy.reason(login) or self._over_quota.reason(bare(login))
 
     def _refusal_of_key(self, login: Login) -> Outcome | None:
         """What speaks against the key itself: a refusal of its bare login, or of enough others."""
@@ -102,9 +115,8 @@ class Circuits:
 
     def next_change(self) -> float | None:
         """In how many seconds a circuit that only time closes will be closed."""
-        now = self._now()
-        pauses = (*self._busy.values(), *self._over_quota.values())
-        return min((pause.again - now for pause in pauses if pause.again > now), default=None)
+        ends = (self._busy.next_end(), self._over_quota.next_end(), self._last_resort.next_change())
+        return min((end for end in ends if end is not None), default=None)
 
     @property
     def targets_down(self) -> dict[Target, Outcome]:
@@ -128,7 +140,16 @@ class Circuits:
             log.error(events.UPSTREAM_DOWN, host=target.host, reason=str(fact))
             self._on_change()
 
+    def goes_round(self, target: Target) -> Outcome | None:
+        """Mail goes by HTTPS instead. Why, the first time in an outage; then None, as it is known."""
+        down = self._targets.get(target)
+        if down is None or target in self._gone_round:
+            return None
+        self._gone_round.add(target)
+        return down.outcome
+
     def target_up(self, target: Target, port: int) -> None:
+        self._gone_round.discard(target)
         if self._targets.pop(target, None) is not None:
             log.warning(events.UPSTREAM_UP, host=target.host, port=port)
             self._on_change()
@@ -144,16 +165,16 @@ class Circuits:
         outcomes = tuple(outcomes)
         if self._held_back(login) is None:
             if any(isinstance(outcome, Delivered) for outcome in outcomes):
-                self._over_quota.pop(bare(login), None)
+                self._over_quota.end(bare(login))
             if any(map(_shows_login, outcomes)):
                 self.login_works(login)
         for outcome in outcomes:
             if outcome.cause is Cause.LOGIN_REFUSED:
                 self._refuse(login, outcome)
             elif outcome.cause is Cause.QUOTA:
-                self._pause(self._over_quota, bare(login), outcome, QUOTA_FIRST, QUOTA_LONGEST)
+                self._pause(self._over_quota, bare(login), outcome)
             elif self._broke_at_login(login, outcome):
-                self._pause(self._busy, login, outcome, BUSY_FIRST, BUSY_LONGEST)
+                self._pause(self._busy, login, outcome)
 
     def _broke_at_login(self, login: Login, outcome: Outcome) -> bool:
         """The port works, and logging in did not: a 4yz, a hang-up. Waiting in vain for a turn is none."""
@@ -163,7 +184,7 @@ class Circuits:
 
     def login_works(self, login: Login) -> None:
         """SparkPost has accepted it: so its key is good, whatever was said of other logins under it."""
-        busy = self._busy.pop(login, None)
+        busy = self._busy.end(login)
         restored = self._refused.pop(login, None) is not None
         suspicion = self._against.pop(bare(login), None) is not None
         if suspicion:
@@ -171,7 +192,7 @@ class Circuits:
                 del self._suspected[one]
         if restored:
             log.warning(events.CREDENTIAL_RESTORED, credential=login.credential, username=login.username)
-        if restored or suspicion or (busy is not None and busy.again > self._now()):
+        if restored or suspicion or busy:
             self._on_change()
 
     def _refuse(self, login: Login, outcome: Outcome) -> None:
@@ -189,12 +210,8 @@ class Circuits:
             )
             self._on_change()
 
-    def _pause(self, pauses: dict[Login, Pause], login: Login, outcome: Outcome, first: float, longest: float) -> None:
-        """Several messages may hear the same at once; only the first of them makes the wait longer."""
-        known, now = pauses.get(login), self._now()
-        if known is None or known.again <= now:
-            wait = first if known is None else min(known.wait * 2, longest)
-            pauses[login] = Pause(outcome, now + wait, wait)
+    def _pause(self, pauses: Pauses[Login], login: Login, outcome: Outcome) -> None:
+        if pauses.begin(login, outcome):
             self._on_change()
 
     # -- probing ------------------------------------------------------------------------------------------------------
@@ -215,7 +232,8 @@ class Circuits:
         turns: dict[Login, Login] = {}
         for login in (*self._suspected, *self._refused):
             key = bare(login)
-            if login.target in self._targets or self._key_tried.get(key, _LONG_AGO) + LOGIN_PROBE > now:
+            unreached = login.target in self._targets and not self.by_https(login)
+            if unreached or self._key_tried.get(key, _LONG_AGO) + LOGIN_PROBE > now:
                 continue
             rival = turns.setdefault(key, login)
             if self._tried.get(login, _LONG_AGO) < self._tried.get(rival, _LONG_AGO):
@@ -229,20 +247,14 @@ class Circuits:
 
     def forget(self, current: Callable[[Login], bool]) -> None:
         """Drop what is known of logins that nobody uses any more: their key has changed, or they are not configured."""
-        changed = False
-        books: tuple[dict[Login, Any], ...] = (self._refused, self._against, self._busy, self._over_quota)
-        for book in (*books, self._suspected, self._tried, self._key_tried):
+        changed = [one.forget(current) for one in (self._busy, self._over_quota, self._last_resort)]
+        books: tuple[dict[Login, Any], ...] = (self._refused, self._against, self._suspected)
+        for book in (*books, self._tried, self._key_tried):
             for login in [one for one in book if not current(one)]:
                 del book[login]
-                changed = True
-        if changed:
+                changed.append(True)
+        if any(changed):
             self._on_change()
-
-
-def bare(login: Login) -> Login:
-    """The login of the same key without a subaccount; it stands for the key."""
-    base, suffix, _ = login.username.partition(SUFFIX)
-    return replace(login, username=base) if suffix else login
 
 
 def _shows_login(outcome: Outcome) -> bool:

@@ -1,10 +1,13 @@
 """One attempt at a message: over which channel, and what is told of it afterwards.
 
-There is one channel today, SMTP on whichever port works. A way that is known to be closed is not tried. Every recipient
-of every attempt leaves exactly one `attempt.done` event; it is the line an operator searches for.
+SMTP, on whichever port works. HTTPS where it is wanted, while no port of the login's target works, and no longer. A way
+that is known to be closed is not tried. Every recipient of every attempt leaves exactly one `attempt.done` event; it is
+the line an operator searches for.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
 
 import structlog
 
@@ -12,21 +15,36 @@ from relay.core.envelope import Recipient
 from relay.core.lifecycle import sparkpost_id
 from relay.core.login import Login
 from relay.core.message import Message
-from relay.core.outcome import Answer, Delivered, Outcome
-from relay.core.ports import AttemptReport, Bearer, Channel, Clock, Effort
+from relay.core.outcome import Answer, Delivered, Outcome, Phase
+from relay.core.ports import AttemptReport, Bearer, Channel, Clock, Effort, LoginProof
 from relay.delivery.circuits import Circuits
+from relay.delivery.last_resort import LastResort
 from relay.observe import log as events
 from relay.observe.metrics import Metrics
 
 log = structlog.get_logger()
 
+LEAST_PATIENCE: Final = 0.5  # seconds that must be left for HTTPS in an attempt that has found every port blocked
+# A dial that comes to nothing ends in one of these, whatever the port.
+_DIALLING: Final = frozenset({Phase.RESOLVE, Phase.CONNECT, Phase.BANNER, Phase.EHLO, Phase.STARTTLS, Phase.TLS})
+
 
 class Route:
-    """A Courier over one Channel."""
+    """A Courier over SMTP and, as the last resort, over HTTPS."""
 
-    def __init__(self, channel: Channel, circuits: Circuits, clock: Clock, metrics: Metrics) -> None:
-        self._channel = channel
+    def __init__(
+        self,
+        smtp: Channel,
+        https: Channel,
+        circuits: Circuits,
+        last_resort: LastResort,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._smtp = smtp
+        self._https = https
         self._circuits = circuits
+        self._last_resort = last_resort
         self._clock = clock
         self._metrics = metrics
 
@@ -48,13 +66,49 @@ class Route:
             report = AttemptReport(tuple((recipient, closed) for recipient in recipients))
         else:
             started = self._clock.monotonic()
-            report = await self._channel.send(message, recipients, bearer.login, effort)
+            report = await self._attempt(message, recipients, bearer.login, effort)
             self._metrics.attempt_seconds.observe(self._clock.monotonic() - started)
-            self._circuits.learn(bearer.login, [outcome for _, outcome in report.outcomes])
         for recipient, outcome in report.outcomes:
             self._metrics.messages.labels(bearer.assignment.identity, outcome.name).inc()
             self._tell(message, bearer, recipient, outcome, report)
         return report
+
+    async def _attempt(
+        self, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort
+    ) -> AttemptReport:
+        """Over the way that is open. An attempt that finds every port blocked goes on over HTTPS, if there is time."""
+        if self._circuits.by_https(login):
+            return await self._over_https(message, recipients, login, effort)
+        started = self._clock.monotonic()
+        report = await self._smtp.send(message, recipients, login, effort)
+        self._circuits.learn(login, [outcome for _, outcome in report.outcomes])
+        took = self._clock.monotonic() - started
+        rest = effort.patience - took
+        if rest < LEAST_PATIENCE or not (_found_blocked(report) and self._https_is_open(login)):
+            return report
+        report = await self._over_https(message, recipients, login, replace(effort, patience=rest))
+        return replace(report, connect_seconds=report.connect_seconds + took)
+
+    def _https_is_open(self, login: Login) -> bool:
+        return self._circuits.by_https(login) and self._circuits.blocked(login) is None
+
+    async def _over_https(
+        self, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort
+    ) -> AttemptReport:
+        self._note_fallback(login)
+        report = await self._https.send(message, recipients, login, effort)
+        outcomes = [outcome for _, outcome in report.outcomes]
+        self._circuits.learn(login, outcomes)
+        self._last_resort.learn(login, outcomes)
+        return report
+
+    def _note_fallback(self, login: Login) -> None:
+        """Tell once of each outage; that a port works again, the circuits tell."""
+        down = self._circuits.goes_round(login.target)
+        if down is not None:
+            self._metrics.port_fallbacks.inc()
+            endpoint = self._last_resort.endpoint(login)
+            log.warning(events.UPSTREAM_FALLBACK, host=login.target.host, endpoint=endpoint, reason=str(down.fact))
 
     def _tell(
         self, message: Message, bearer: Bearer, recipient: Recipient, outcome: Outcome, report: AttemptReport
@@ -77,3 +131,26 @@ class Route:
             message_id=sparkpost_id(outcome),
             delays={"connect": round(report.connect_seconds, 3), "transaction": round(report.transaction_seconds, 3)},
         )
+
+
+class ProofByRoute:
+    """A LoginProof over the way that mail of the login takes."""
+
+    def __init__(self, smtp: LoginProof, https: LoginProof, circuits: Circuits, last_resort: LastResort) -> None:
+        self._smtp = smtp
+        self._https = https
+        self._circuits = circuits
+        self._last_resort = last_resort
+
+    async def prove(self, login: Login, *, patience: float, fresh: bool = False) -> Outcome | None:
+        if not self._circuits.by_https(login):
+            return await self._smtp.prove(login, patience=patience, fresh=fresh)
+        refusal = await self._https.prove(login, patience=patience, fresh=fresh)
+        if refusal is not None:
+            self._last_resort.learn(login, [refusal])
+        return refusal
+
+
+def _found_blocked(report: AttemptReport) -> bool:
+    """Nothing was sent to anybody, because no port could be used."""
+    return all(outcome.fact.phase in _DIALLING for _, outcome in report.outcomes)

@@ -35,6 +35,7 @@ UPSTREAM_PIPELINING: Final = "upstream.pipelining"
 UPSTREAM_SPARED: Final = "upstream.spared"
 UPSTREAM_DOWN: Final = "upstream.down"
 UPSTREAM_UP: Final = "upstream.up"
+UPSTREAM_NO_GRANT: Final = "upstream.no_grant"
 CREDENTIAL_REFUSED: Final = "credential.refused"
 CREDENTIAL_RESTORED: Final = "credential.restored"
 CREDENTIAL_ROTATED: Final = "credential.rotated"
@@ -62,11 +63,12 @@ EVENTS: Final[Mapping[str, str]] = {
     SPOOL_MIGRATED: "the spool was brought up to the schema of this version",
     SPOOL_QUARANTINED: "something in the spool was damaged or nobody's, and was put aside",
     ATTEMPT_DONE: "one attempt at one recipient is over, with everything that is known about it",
-    UPSTREAM_FALLBACK: "mail now goes by another port, because the preferred one is blocked",
+    UPSTREAM_FALLBACK: "mail now goes by another port, or by HTTPS, because the preferred one is blocked",
     UPSTREAM_PIPELINING: "an endpoint's replies did not fit; less is said to it before it has answered, from now on",
     UPSTREAM_SPARED: "an upstream has asked to be spared: it gets fewer connections, and more again as it takes mail",
-    UPSTREAM_DOWN: "no port of an upstream can be used",
+    UPSTREAM_DOWN: "no port of an upstream can be used, or its HTTPS",
     UPSTREAM_UP: "an upstream that was down can be used again",
+    UPSTREAM_NO_GRANT: "HTTPS is no way for a credential, because its key lacks the permission",
     CREDENTIAL_REFUSED: "SparkPost refused a login",
     CREDENTIAL_RESTORED: "SparkPost accepts a login that it had refused",
     CREDENTIAL_ROTATED: "a credential has another key from now on, because its file has changed, or cannot be read",

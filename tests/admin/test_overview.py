@@ -4,11 +4,12 @@ from dataclasses import replace
 
 from relay.admin.overview import Listening, Overview, Phase, PortsInUse
 from relay.core.login import Login, Target
-from relay.core.outcome import Answer, Failure, FailureKind, classify
+from relay.core.outcome import Answer, Failure, FailureKind, HttpAnswer, classify
 from relay.core.outcome import Phase as Step
 from relay.core.reply import EnhancedCode, Reply
 from relay.core.secret import Secret
 from relay.delivery.circuits import Circuits
+from relay.delivery.last_resort import LastResort
 
 US, EU = Target("us.test", (587, 2525)), Target("eu.test", (587,))
 DEFAULT = Login(US, "SMTP_Injection", Secret("key"), "default")
@@ -16,11 +17,14 @@ EUROPE = Login(EU, "SMTP_Injection", Secret("other key"), "europe")
 TENANT = Login(US, "SMTP_Injection:X-MSYS-SUBACCOUNT=5", Secret("key"), "default")
 
 DOWN = Failure(Step.CONNECT, FailureKind.REFUSED, "port 587: connection refused")
+NO_GRANT = HttpAnswer.of(403, code="1100", text="permission denied")
 REFUSED = Answer(Step.AUTH, Reply(535, EnhancedCode(5, 7, 8), "no"))
 QUOTA = Answer(Step.DOT, Reply(451, EnhancedCode(4, 7, 1), "Exceed Sending Limit (daily)"))
 
 
-def overview(circuits: Circuits, *, spool: bool = True, phase: Phase = Phase.RUNNING) -> Overview:
+def overview(
+    circuits: Circuits, *, spool: bool = True, phase: Phase = Phase.RUNNING, last_resort: LastResort | None = None
+) -> Overview:
     return Overview(
         phase=lambda: phase,
         listeners=lambda: [Listening("local", ["127.0.0.1:2525"], open=phase is Phase.RUNNING)],
@@ -30,11 +34,13 @@ def overview(circuits: Circuits, *, spool: bool = True, phase: Phase = Phase.RUN
         logins=lambda: {"default": DEFAULT, "europe": EUROPE},
         sessions=dict,
         port_in_use=PortsInUse(),
+        last_resort=last_resort or LastResort(lambda _: None, lambda: 0.0),
+        mail_of=lambda target: [login for login in (DEFAULT, EUROPE) if login.target == target],
     )
 
 
-def circuits() -> Circuits:
-    return Circuits(lambda: 0.0)
+def circuits(last_resort: LastResort | None = None) -> Circuits:
+    return Circuits(lambda: 0.0, last_resort=last_resort)
 
 
 def found(view: Overview) -> list[tuple[str, str, bool]]:
@@ -109,3 +115,62 @@ def test_endpoints_behind_the_one_in_use_are_not_known_to_be_down():
 
     assert fresh == recovered == [("us.test:587", True), ("us.test:2525", True), ("eu.test:587", True)]
     assert fallen_back == [("us.test:587", False), ("us.test:2525", True), ("eu.test:587", True)]
+
+
+# -- HTTPS ------------------------------------------------------------------------------------------------------------
+
+
+def https() -> LastResort:
+    """One API, for keys of the US account alone."""
+    return LastResort(lambda login: "https://api.test/api/v1" if login.target == US else None, lambda: 0.0)
+
+
+def test_a_host_whose_mail_goes_by_https_is_no_problem():
+    """SparkPost would take mail now. A host without an API is one, and not even without a spool are all ways shut."""
+    last_resort = https()
+    ways = circuits(last_resort)
+    ways.target_down(US, DOWN)
+    carried = found(overview(ways, last_resort=last_resort, spool=False))
+    ways.target_down(EU, DOWN)
+
+    assert carried == []
+    assert found(overview(ways, last_resort=last_resort, spool=False)) == [("endpoint", "eu.test", False)]
+
+
+def test_a_key_that_https_does_not_serve_waits_for_smtp():
+    """Then the blocked ports are a problem; the reason says what keeps HTTPS from being a way, and the key is good."""
+    last_resort = https()
+    ways = circuits(last_resort)
+    ways.target_down(US, DOWN)
+    last_resort.learn(DEFAULT, [classify(NO_GRANT)])
+    view = overview(ways, last_resort=last_resort)
+    (problem,) = view.problems()
+
+    assert (problem.what, problem.name) == ("endpoint", "us.test")
+    assert problem.reason == (
+        "port 587: connection refused; credential default over HTTPS: HTTP 403 1100 permission denied"
+    )
+    assert [one["ok"] for one in view.credentials()] == [True, True]
+
+
+def test_the_api_is_an_endpoint_of_its_own():
+    """Beside the ports, each API once; with its requests, and why it is not up."""
+    last_resort = https()
+    ways = circuits(last_resort)
+    view = replace(
+        overview(ways, last_resort=last_resort), sessions=lambda: {("default", "https://api.test", "busy"): 2}
+    )
+    before = view.endpoints()[-1]
+    last_resort.learn(DEFAULT, [classify(DOWN)])
+
+    assert [one["endpoint"] for one in view.endpoints()] == [
+        *["us.test:587", "us.test:2525", "eu.test:587"],
+        "https://api.test",
+    ]
+    assert before == {
+        "endpoint": "https://api.test",
+        "up": True,
+        "reason": None,
+        "connections": {"idle": 0, "busy": 2},
+    }
+    assert view.endpoints()[-1]["reason"] == str(DOWN)
