@@ -1,8 +1,9 @@
 """`sparkpost-relay doctor`: the whole way to SparkPost, tried step by step, without sending mail.
 
 It walks the same dial and handshake as the relay: names, every port by every address family, greeting, STARTTLS,
-certificate, and AUTH for each credential. One line a finding; each fault with its remedy. Addresses that fail are only
-a warning while others work: the relay goes round them by itself.
+certificate, and AUTH for each credential; where HTTPS may be used, that too, for each credential. One line a finding;
+each fault with its remedy. Addresses that fail are only a warning while others work, and so are ports while HTTPS
+works: the relay goes round them by itself.
 """
 
 import asyncio
@@ -11,13 +12,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from relay.app import build_handshake
+from relay.app import build_handshake, build_https
 from relay.config import Config
-from relay.core.login import Assignment, Login, Target
-from relay.core.outcome import Answer, Cause, Fact, Failure, FailureKind, Phase, classify
+from relay.core.login import Assignment, Login, Target, origin
+from relay.core.outcome import Answer, Cause, Fact, Failure, FailureKind, HttpAnswer, Outcome, Phase, classify
 from relay.policy.credentials import Credentials
 from relay.upstream.addresses import Candidate, candidates
-from relay.upstream.failure import UpstreamFailure
+from relay.upstream.failure import UpstreamFailure, not_now
+from relay.upstream.http_api import HttpChannel
 from relay.upstream.smtp import Handshake
 
 PATIENCE: Final = 10.0  # seconds
@@ -58,15 +60,20 @@ _REMEDIES: Final[Mapping[FailureKind, str]] = {
 
 async def examine(config: Config) -> int:
     """Print the findings; 0 if mail would flow with every credential, 1 if not."""
-    handshake = build_handshake(_impatient(config))
+    config = _impatient(config)
+    handshake = build_handshake(config)
     credentials = Credentials.from_config(config)
+    channel = build_https(config, credentials)
+    https = _Https(channel, credentials) if config.upstream.http.enabled else None
     logins = [credentials.login_for(Assignment("doctor", name, None)) for name in config.credentials]
     targets = dict.fromkeys([login.target for login in logins] or [Target(config.upstream.host, config.upstream.ports)])
     healthy = True
     for target in targets:
-        async for finding in _examine_target(handshake, target, [login for login in logins if login.target == target]):
+        its_own = [login for login in logins if login.target == target]
+        async for finding in _examine_target(handshake, https, target, its_own):
             print(finding, flush=True)  # at once: the next may take as long as a silent port is waited for
             healthy = healthy and finding.verdict is not Verdict.FAULT
+    await channel.close()
     if not logins:
         print(
             Finding(Verdict.OK, "AUTH", "no credential of the relay's own: applications present theirs (passthrough)")
@@ -83,22 +90,36 @@ def _impatient(config: Config) -> Config:
     return config.model_copy(update={"upstream": upstream})
 
 
-async def _examine_target(handshake: Handshake, target: Target, logins: Sequence[Login]) -> AsyncIterator[Finding]:
+async def _examine_target(
+    handshake: Handshake, https: "_Https | None", target: Target, logins: Sequence[Login]
+) -> AsyncIterator[Finding]:
     started = asyncio.get_running_loop().time()
+    working: list[Candidate] = []
     try:
         found = await candidates(target.host, list(target.ports))
     except UpstreamFailure as failure:
-        yield Finding(Verdict.FAULT, "DNS", str(failure), _remedy(failure.fact))
-        return
-    addresses = dict.fromkeys(candidate.endpoint.address for candidate in found)
-    took = _milliseconds(asyncio.get_running_loop().time() - started)
-    yield Finding(Verdict.OK, "DNS", f"{target.host} is {', '.join(addresses)} ({took})")
-    probes = await asyncio.gather(*(_probe(handshake, candidate) for candidate in found))
-    working = [candidate for candidate, result in zip(found, probes, strict=True) if not isinstance(result, Fact)]
-    for candidate, result in zip(found, probes, strict=True):
-        yield _port_finding(candidate, result, any_works=bool(working))
+        proofs = ways_round = await _prove(https, logins)
+        yield Finding(_verdict(passable=_all_good(proofs)), "DNS", str(failure), _remedy(failure.fact))
+    else:
+        addresses = dict.fromkeys(candidate.endpoint.address for candidate in found)
+        took = _milliseconds(asyncio.get_running_loop().time() - started)
+        yield Finding(Verdict.OK, "DNS", f"{target.host} is {', '.join(addresses)} ({took})")
+        probing = asyncio.gather(*(_probe(handshake, candidate) for candidate in found))
+        probes, proofs = await asyncio.gather(probing, _prove(https, logins))
+        working = [candidate for candidate, result in zip(found, probes, strict=True) if not isinstance(result, Fact)]
+        present = any(isinstance(result, Fact) and not_now(result) for result in probes)
+        ways_round = {} if present else proofs  # who is there and says "not now" is not gone round
+        for candidate, result in zip(found, probes, strict=True):
+            yield _port_finding(candidate, result, passable=bool(working) or _all_good(ways_round))
     for login in logins:
-        yield await _auth_finding(handshake, working[0], login) if working else _untried(login)
+        yield await _auth_finding(handshake, working[0], login) if working else _untried(login, ways_round.get(login))
+    for login, proof in proofs.items():
+        yield proof.finding(login, passable=bool(working))
+
+
+def _verdict(*, passable: bool) -> Verdict:
+    """Of what does not work: only a warning if mail gets past it."""
+    return Verdict.WARNING if passable else Verdict.FAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +143,13 @@ async def _probe(handshake: Handshake, candidate: Candidate) -> _Secured | Fact:
         await secured.quit()
 
 
-def _port_finding(candidate: Candidate, result: _Secured | Fact, *, any_works: bool) -> Finding:
+def _port_finding(candidate: Candidate, result: _Secured | Fact, *, passable: bool) -> Finding:
     subject = f"port {candidate.endpoint.port}"
     if isinstance(result, _Secured):
         text = f"{candidate.endpoint.address}: {result.tls}, certificate verified until {result.expires}"
         return Finding(Verdict.OK, subject, f"{text} ({_milliseconds(result.seconds)})")
-    verdict = Verdict.WARNING if any_works else Verdict.FAULT
-    return Finding(verdict, subject, f"{candidate.endpoint.address}: {result}", _remedy(result))
+    text = f"{candidate.endpoint.address}: {result}"
+    return Finding(_verdict(passable=passable), subject, text, _remedy(result))
 
 
 async def _auth_finding(handshake: Handshake, candidate: Candidate, login: Login) -> Finding:
@@ -144,13 +165,11 @@ async def _auth_finding(handshake: Handshake, candidate: Candidate, login: Login
     return Finding(Verdict.OK, subject, text)
 
 
-def _untried(login: Login) -> Finding:
-    return Finding(
-        Verdict.FAULT,
-        f"AUTH {login.credential}",
-        "not tried: no port of SparkPost's can be used",
-        "see the ports above",
-    )
+def _untried(login: Login, over_https: "_Proof | None") -> Finding:
+    """No port works; mail of the login may go by HTTPS all the same."""
+    passable = over_https is not None and over_https.refusal is None
+    text = f"not tried: no port of SparkPost's can be used{'; its mail goes by HTTPS' if passable else ''}"
+    return Finding(_verdict(passable=passable), f"AUTH {login.credential}", text, "see the ports above")
 
 
 def _remedy(fact: Fact) -> str:
@@ -168,6 +187,74 @@ def _remedy(fact: Fact) -> str:
             return "SparkPost asks to be left alone for now: try again later"
         case _:
             return f"what answers does not want this host: {_PORT_BLOCKED}"
+
+
+# -- HTTPS ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Https:
+    channel: HttpChannel
+    credentials: Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """What the API says of a key: None, or why it may not send. `where` is None if there is no API for it."""
+
+    where: str | None
+    refusal: Outcome | None
+    seconds: float
+
+    def finding(self, login: Login, *, passable: bool) -> Finding:
+        subject = f"HTTPS {login.credential}"
+        if self.refusal is None:
+            text = (
+                f"{self.where}: the key may send ({_milliseconds(self.seconds)}); domain and quota show with mail only"
+            )
+            return Finding(Verdict.OK, subject, text)
+        text = str(self.refusal.fact) if self.where is None else f"{self.where}: {self.refusal.fact}"
+        return Finding(_verdict(passable=passable), subject, text, _https_remedy(login, self.refusal))
+
+
+async def _prove(https: _Https | None, logins: Sequence[Login]) -> Mapping[Login, _Proof]:
+    """Each key shown to its API with a request that sends nothing; empty where HTTPS is not wanted."""
+    if https is None:
+        return {}
+    return dict(zip(logins, await asyncio.gather(*(_prove_one(https, login) for login in logins)), strict=True))
+
+
+async def _prove_one(https: _Https, login: Login) -> _Proof:
+    started = asyncio.get_running_loop().time()
+    refusal = await https.channel.prove(login, patience=PATIENCE)
+    url = https.credentials.api_url(login)
+    return _Proof(url and origin(url), refusal, asyncio.get_running_loop().time() - started)
+
+
+def _all_good(proofs: Mapping[Login, _Proof]) -> bool:
+    return bool(proofs) and all(proof.refusal is None for proof in proofs.values())
+
+
+def _https_remedy(login: Login, refusal: Outcome) -> str:
+    match refusal:
+        case Outcome(cause=Cause.LOGIN_REFUSED):
+            return (
+                "the key is wrong, belongs to another region than upstream.http.url, or is bound to other IP addresses:"
+                " compare it in SparkPost, under API keys"
+            )
+        case Outcome(cause=Cause.NO_HTTP_GRANT):
+            return (
+                'give the key the permission "Transmissions: Read/Write" in SparkPost, under API keys; without it, its'
+                " mail waits for SMTP"
+            )
+        case Outcome(cause=Cause.SMTP_ONLY):
+            return f"name credentials.{login.credential}.upstream.http.url; without it, its mail waits for SMTP"
+        case Outcome(fact=HttpAnswer(elsewhere=True)):
+            return "SparkPost's API is not there: check the path of upstream.http.url"
+        case Outcome(fact=Answer()):
+            return "SparkPost cannot check the key at the moment: try again"
+        case _:
+            return "check upstream.http.url, and that a firewall or a proxy lets this host reach it"
 
 
 def _milliseconds(seconds: float) -> str:

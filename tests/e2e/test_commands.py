@@ -10,11 +10,13 @@ from types import SimpleNamespace
 
 import argon2
 import pytest
+import yaml
 
 from relay import doctor
-from relay.sandbox import Port
+from relay.sandbox import HttpPort, Port
 from tests.support.environment import clean
 from tests.support.running import KEY, configuration, port_of, relay_to, sandbox_with
+from tests.support.serving import write_config
 
 
 async def run(*arguments: str, text: str = "", **environ: str) -> tuple[int, str, str]:
@@ -163,6 +165,82 @@ async def test_doctor_with_every_port_bad(tmp_path, mode, words):
     assert words in out
     assert "closed before the greeting" in out
     assert "mail would not flow" in out
+
+
+def with_https(sandbox, tmp_path, api: str = "api/v1", **credentials) -> str:
+    """The configuration file of a relay that may use HTTPS."""
+    path = config_for(sandbox, tmp_path, **credentials)
+    url = f"https://localhost:{sandbox.http_address[1]}/{api}"
+    config = yaml.safe_load(Path(path).read_text())
+    config["upstream"]["http"] = {"enabled": True, "url": url}
+    return write_config(Path(path), **config)
+
+
+async def test_doctor_asks_over_https_and_sends_nothing(tmp_path):
+    """Each key is shown to its API too: what it says is only a warning while SMTP works; no key is shown."""
+    second = "f" * 40
+    rules = {"api_keys": {KEY: None, second: None}, "smtp_only_keys": [second]}
+    async with sandbox_with(tmp_path / "tls", http=HttpPort(), **rules) as sandbox:
+        config = with_https(sandbox, tmp_path, billing=second)
+        status, out, _ = await run("doctor", "--config", config)
+        api = f"https://localhost:{sandbox.http_address[1]}"
+
+    assert status == 0, out
+    assert f"ok       HTTPS default {api}: the key may send" in out
+    assert f"warning  HTTPS billing {api}: HTTP 403 1100 permission denied" in out
+    assert "Transmissions: Read/Write" in out
+    assert sandbox.accepted == []
+    assert KEY not in out
+    assert second not in out
+
+
+async def test_doctor_of_a_host_where_only_https_works(tmp_path):
+    """Mail would flow for the key that may; where it is the only way, what it refuses is a fault."""
+    async with sandbox_with(tmp_path / "tls", ports=[Port(mode="drop")], http=HttpPort()) as sandbox:
+        good, good_out, _ = await run("doctor", "--config", with_https(sandbox, tmp_path))
+        config = with_https(sandbox, tmp_path, billing="wrong-key-0123456789")
+        bad, bad_out, _ = await run("doctor", "--config", config)
+
+    assert good == 0, good_out
+    assert "warning  port" in good_out
+    assert "warning  AUTH default not tried: no port of SparkPost's can be used; its mail goes by HTTPS" in good_out
+    assert "mail would flow" in good_out
+    assert bad == 1
+    assert "FAULT    AUTH billing not tried" in bad_out
+    assert "FAULT    HTTPS billing" in bad_out
+    assert "another region than upstream.http.url" in bad_out
+    assert "wrong-key" not in bad_out
+
+
+async def test_doctor_knows_that_not_now_is_not_gone_round(tmp_path):
+    """A 421 greeting: the relay does not use HTTPS then, however good it is."""
+    async with sandbox_with(tmp_path / "tls", ports=[Port(mode="tempfail-banner")], http=HttpPort()) as sandbox:
+        status, out, _ = await run("doctor", "--config", with_https(sandbox, tmp_path))
+
+    assert status == 1
+    assert "FAULT    AUTH default not tried" in out
+    assert "ok       HTTPS default" in out
+
+
+async def test_doctor_finds_a_wrong_path(tmp_path):
+    """The host is right, and its API is elsewhere."""
+    async with sandbox_with(tmp_path / "tls", http=HttpPort()) as sandbox:
+        status, out, _ = await run("doctor", "--config", with_https(sandbox, tmp_path, "api/v2"))
+
+    assert status == 0, out
+    assert "HTTP 404 1600" in out
+    assert "check the path of upstream.http.url" in out
+
+
+async def test_doctor_finds_an_api_that_is_not_there(tmp_path):
+    """Neither connection nor certificate is taken on trust."""
+    async with sandbox_with(tmp_path / "tls", http=HttpPort(mode="wrong-name")) as sandbox:
+        status, out, _ = await run("doctor", "--config", with_https(sandbox, tmp_path))
+
+    assert status == 0, out
+    assert "warning  HTTPS default" in out
+    assert "certificate of localhost does not verify" in out
+    assert "check upstream.http.url" in out
 
 
 async def test_send_shows_the_dialogue(tmp_path):
