@@ -95,6 +95,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
 }
 
 LEASE: Final = 120.0  # seconds a claim holds unless it is renewed
+SMTP_ONLY_LONGEST: Final = 60.0  # seconds until mail that HTTPS cannot carry looks whether a port of SMTP works
 LEASE_MARGIN: Final = 30.0  # seconds of it that must be left for a final dot to be sent (design, section 4 "Claims")
 ENDED: Final = (State.DELIVERED, State.DELETED)  # without content
 
@@ -210,8 +211,12 @@ def settle(
     ambiguous = any(isinstance(outcome, Ambiguous) for outcome in own)
     reason = str((own or others)[0].fact)
     if not over_age:
-        counted |= any(outcome.cause is Cause.SMTP_ONLY for outcome in others)
-        delay = min(retry_delay(attempts + 1, policy, rng), age_left) if counted else 0.0
+        delay, longest = 0.0, age_left
+        if not counted and any(outcome.cause is Cause.SMTP_ONLY for outcome in others):
+            # No circuit holds it back, since the way is closed for it alone: so it looks for itself, now and then.
+            counted, longest = True, min(SMTP_ONLY_LONGEST, age_left)
+        if counted:
+            delay = min(retry_delay(attempts + 1, policy, rng), longest)
         return Settlement(Event.DEFER, verdicts, delay, counted, ambiguous, reason)
     if not others:
         return Settlement(Event.FAIL, verdicts, 0.0, counted, ambiguous, f"over age; last: {reason}")

@@ -305,13 +305,14 @@ def test_no_outcome_is_lost_or_turned_round(
 SMTP_ONLY = classify(Failure(Phase.REQUEST, FailureKind.SMTP_ONLY, "not sent over HTTPS: archive recipients"))
 
 
-def test_what_https_cannot_carry_waits_longer_each_time_and_is_never_given_up():
+def test_what_https_cannot_carry_waits_a_minute_at_most_and_is_never_given_up():
     """No circuit holds it back, so its own schedule must; but it is the way that is closed, and no fault of its own."""
     first, third = settled(SMTP_ONLY), settled(SMTP_ONLY, attempts=2)
     over_age = settled(SMTP_ONLY, age_left=0)
 
     assert (first.event, first.counted, first.delay) == (Event.DEFER, True, 5)
     assert third.delay == 20
+    assert settled(SMTP_ONLY, attempts=20).delay == 60
     assert (over_age.event, fates(over_age)) == (Event.HOLD, [Fate.PENDING])
 
 
