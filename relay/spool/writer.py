@@ -1,7 +1,8 @@
 """The one that writes: a thread with the only connection that changes the spool.
 
 Whatever has come together while the last commit was on its way to the disk goes into the next one: no timer, one sync
-for all that wait. A caller goes on only when its change is on the disk.
+for all that wait. A caller goes on only when its change is on the disk. Loop and thread meet twice for each commit,
+when a group is handed over and when it is done, and not once for each operation: to meet costs more than an operation.
 
 An operation is a function of the connection. It may be run twice: when one of a group fails, the group is rolled back
 and done again with a savepoint before each, so that nobody suffers for a neighbour. After an error of the disk the
@@ -40,7 +41,7 @@ _REOPEN: Final = (
 _ONE_FAULT: Final = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "SQLITE_CORRUPT")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Work:
     """One operation that waits; `then` hears its result in the thread, once it is on the disk."""
 
@@ -50,7 +51,7 @@ class _Work:
     future: "asyncio.Future[Any]"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Outcome:
     """What became of an operation."""
 
@@ -71,7 +72,9 @@ class Writer:
         self._file = _identity(path)
         self._problem: str | None = None
         self._closed = False
-        self._waiting: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._waiting: list[_Work] = []
+        self._busy = False  # a group is on its way, or about to be handed over
+        self._groups: queue.SimpleQueue[list[_Work] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
         self._thread.start()
 
@@ -79,7 +82,7 @@ class Writer:
         """Raises SpoolUnavailable if no more mail should be taken in just now."""
         if self._closed:
             raise SpoolUnavailable(CLOSED)
-        if self._waiting.qsize() >= BACKLOG:
+        if len(self._waiting) >= BACKLOG:
             raise SpoolUnavailable("the disk is slower than the mail that comes in")
 
     async def run(
@@ -93,7 +96,8 @@ class Writer:
         if self._closed:
             raise SpoolUnavailable(CLOSED)
         work = _Work(operation, sync, then, self._loop.create_future())
-        self._waiting.put(work)
+        self._waiting.append(work)
+        self._hand_over_soon()
         # To cancel a future is nothing to the thread.
         result: T = await work.future
         return result
@@ -102,35 +106,43 @@ class Writer:
         """Finish what waits, then close the database."""
         if not self._closed:
             self._closed = True
-            self._waiting.put(None)
+            self._hand_over_soon()
         await asyncio.to_thread(self._thread.join)
+
+    def _hand_over_soon(self) -> None:
+        """When whoever is about to run in the loop has had its say, unless a group is on its way."""
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        """All that waits, up to a group; None after the last."""
+        group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
+        if group or self._closed:
+            self._groups.put(group or None)
+
+    def _served(self, group: Sequence[_Work], outcomes: Sequence[_Outcome]) -> None:
+        """Tell everybody what became of their operation."""
+        for work, outcome in zip(group, outcomes, strict=True):
+            if work.future.done():
+                continue
+            if outcome.error is None:
+                work.future.set_result(outcome.result)
+            else:
+                work.future.set_exception(outcome.error)
+        self._busy = False
+        if self._waiting or self._closed:
+            self._hand_over_soon()
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        last = False
-        while not last:
-            group, last = self._gather()
-            if group:
-                outcomes = self._serve(group)
-                self._loop.call_soon_threadsafe(_resolve, [work.future for work in group], outcomes)
+        while (group := self._groups.get()) is not None:
+            outcomes = self._serve(group)
+            self._loop.call_soon_threadsafe(self._served, group, outcomes)
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
-
-    def _gather(self) -> tuple[list[_Work], bool]:
-        """All that waits, up to a group, and whether it is the last."""
-        group: list[_Work] = []
-        work = self._waiting.get()
-        while work is not None:
-            group.append(work)
-            if len(group) == GROUP:
-                return group, False
-            try:
-                work = self._waiting.get_nowait()
-            except queue.Empty:
-                return group, False
-        return group, True
 
     def _serve(self, group: Sequence[_Work]) -> list[_Outcome]:
         """Do what a group asks for, and commit it."""
@@ -272,14 +284,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _resolve(futures: Sequence["asyncio.Future[Any]"], outcomes: Sequence[_Outcome]) -> None:
-    """In the loop: tell everybody what became of their operation."""
-    for future, outcome in zip(futures, outcomes, strict=True):
-        if future.done():
-            continue
-        if outcome.error is None:
-            future.set_result(outcome.result)
-        else:
-            future.set_exception(outcome.error)
