@@ -26,10 +26,10 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Claims that were let go: those that are due again, and those that the operator wanted deleted."""
+    """Claims that were let go: those that are due again, and those whose files of content nobody needs."""
 
     queued: list[str]
-    deleted: list[str]
+    files: list[str]
 
 
 def claim(connection: sqlite3.Connection, limit: int, skip: Collection[Lane], now: Now) -> Taken:
@@ -131,19 +131,18 @@ def _lose(connection: sqlite3.Connection, claims: Iterable[tuple[int, str, str |
         state = after(State.ACTIVE, Event(wish) if wish else Event.LOSE)
         if state is State.HELD:
             connection.execute("UPDATE message SET reason = ? WHERE id = ?", (HELD_BY_OPERATOR, row))
-        move(connection, row, state, now)
+        if move(connection, row, state, now):
+            lost.files.append(queue_id)
         if state is State.QUEUED:
             lost.queued.append(queue_id)
-        elif state is State.DELETED:
-            lost.deleted.append(queue_id)
     return lost
 
 
 def hold(connection: sqlite3.Connection, queue_id: str, reason: str, now: Now) -> bool:
     """Keep a claimed message for the operator, because of what was found before any attempt.
 
-    True if its content has gone, as the operator wanted it deleted. Where the claim is lost, whoever has the message
-    now will find the same.
+    True if that leaves a file of content that nobody needs, as the operator wanted it deleted. Where the claim is lost,
+    whoever has the message now will find the same.
     """
     row = find(connection, queue_id)
     state, wish = connection.execute("SELECT state, wish FROM message WHERE id = ?", (row,)).fetchone()

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from relay.core.envelope import Address, Envelope, PathError, Recipient, ReversePath
@@ -37,6 +37,19 @@ def _damage_told() -> Iterator[None]:
         if error.errno not in _DAMAGE:
             raise
         raise Unreadable(f"its content cannot be read: {error.strerror}") from error
+
+
+def load_each(
+    connection: sqlite3.Connection, rows: Iterable[int], store: ContentStore, now: float
+) -> list[Claim | Unreadable]:
+    """What `load` gives or says of each."""
+    loaded: list[Claim | Unreadable] = []
+    for row in rows:
+        try:
+            loaded.append(load(connection, row, store, now))
+        except Unreadable as error:
+            loaded.append(error)
+    return loaded
 
 
 @_damage_told()

@@ -1,29 +1,45 @@
 """Room on the disk: below the reserve no mail is taken in, so that what becomes of the mail there is can be written."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from relay.core.spooled import SpoolUnavailable
 
+LOOK: Final = 1.0  # seconds for which plenty of room is still plenty
+_SHARE: Final = 8  # a message is written to the log and to the database, and others write too
+
 
 class Room:
-    """`reserve` octets of the disk that holds `directory` are to stay free."""
+    """`reserve` octets of the disk that holds `directory` are to stay free. `now` is a monotonic clock."""
 
-    def __init__(self, directory: Path, reserve: int) -> None:
+    def __init__(self, directory: Path, reserve: int, now: Callable[[], float]) -> None:
         self._directory = directory
         self._reserve = reserve
+        self._now = now
+        self._until = float("-inf")  # until then, and for so many octets, there is room without another look
+        self._spare = 0
 
-    def ask(self) -> None:
-        """Raises SpoolUnavailable if there is no room."""
+    def ask(self, octets: int = 0) -> None:
+        """Raises SpoolUnavailable if there is no room for so many octets."""
+        self._spare -= octets
+        if self._spare <= 0 or self._now() >= self._until:
+            self._look()
+
+    def _look(self) -> None:
         try:
             disk = os.statvfs(self._directory)
         except OSError as error:
             raise SpoolUnavailable(error.strerror or str(error)) from error
         free = disk.f_bavail * disk.f_frsize
         if free < self._reserve:
+            self._spare = 0
             raise SpoolUnavailable(
                 f"{free} octets free on the disk, {self._reserve} are kept in reserve (spool.reserve)", full=True
             )
+        self._spare = (free - self._reserve) // _SHARE
+        self._until = self._now() + LOOK
 
     @property
     def lack(self) -> str | None:

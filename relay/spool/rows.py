@@ -42,6 +42,14 @@ class Stored:
     crc: int
 
 
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """How many messages were removed, and those whose files of content nobody needs."""
+
+    messages: int
+    files: list[str]
+
+
 def in_a_file(deposit: Deposit) -> bool:
     """Is the body of this deposit to be a file of its own?"""
     return not deposit.ended and deposit.message.content.body.size > INLINE_LIMIT
@@ -95,7 +103,7 @@ def insert(connection: sqlite3.Connection, deposit: Deposit, stored: Stored, now
             (row, content.header, stored.body, content.body.size, stored.crc),
         )
     if deposit.record is not None:
-        _apply(connection, row, deposit.record, now)
+        record(connection, message.queue_id, deposit.record, now)
 
 
 def _lane(connection: sqlite3.Connection, lane: Lane) -> int:
@@ -110,13 +118,12 @@ def _lane(connection: sqlite3.Connection, lane: Lane) -> int:
 
 
 def record(connection: sqlite3.Connection, queue_id: str, what: Record, now: Now) -> bool:
-    """Write down what an attempt came to; True if the message's content is not needed any more."""
-    return _apply(connection, find(connection, queue_id), what, now)
-
-
-def _apply(connection: sqlite3.Connection, row: int, what: Record, now: Now) -> bool:
+    """Write down what an attempt came to; True if that leaves a file of content that nobody needs."""
     settlement = what.settlement
-    state, wish, tries = connection.execute("SELECT state, wish, tries FROM message WHERE id = ?", (row,)).fetchone()
+    found = connection.execute("SELECT id, state, wish, tries FROM message WHERE queue_id = ?", (queue_id,)).fetchone()
+    if found is None:
+        raise UnknownMessage(queue_id)
+    row, state, wish, tries = found
     _settle_recipients(connection, row, settlement.verdicts, now.wall)
     _note_attempt(connection, row, tries + 1, what, now.wall)
     if what.notice is not None and not _exists(connection, what.notice.message.queue_id):
@@ -174,7 +181,7 @@ def _outcome_of(connection: sqlite3.Connection, row: int) -> Event | None:
 
 
 def move(connection: sqlite3.Connection, row: int, state: State, now: Now) -> bool:
-    """Into a state, with what belongs to it; True if the content has gone."""
+    """Into a state, with what belongs to it; True if that leaves a file of content that nobody needs."""
     ended = state in ENDED
     connection.execute(
         "UPDATE message SET state = ?, finished = ?, lease = NULL, wish = NULL WHERE id = ?",
@@ -184,15 +191,16 @@ def move(connection: sqlite3.Connection, row: int, state: State, now: Now) -> bo
         connection.execute(
             "UPDATE recipient SET fate = 'deleted', settled = ? WHERE message = ? AND fate = 'pending'", (now.wall, row)
         )
-    if ended:
-        connection.execute("DELETE FROM content WHERE message = ?", (row,))
-    return ended
+    if not ended:
+        return False
+    gone = connection.execute("DELETE FROM content WHERE message = ? RETURNING body IS NULL", (row,)).fetchone()
+    return gone is not None and bool(gone[0])
 
 
 def act(
     connection: sqlite3.Connection, queue_id: str, event: Event, assignment: Assignment | None, now: Now
 ) -> tuple[State, bool]:
-    """What the operator wants: the state it leads to, and True if the content has gone.
+    """What the operator wants: the state it leads to, and True if that leaves a file of content that nobody needs.
 
     Raises UnknownMessage and IllegalTransition. A wish to hold or delete a message that is being attempted is noted and
     fulfilled when the attempt has not delivered it. `assignment` is what a released message travels under from now on.
@@ -229,16 +237,17 @@ def _begin_anew(connection: sqlite3.Connection, row: int, assignment: Assignment
     )
 
 
-def purge(connection: sqlite3.Connection, failed: float, ended: float, limit: int) -> list[str]:
-    """Remove what finished before these times: dead letters, and the ledger's lines; their queue ids."""
-    gone: list[tuple[int, str]] = []
+def purge(connection: sqlite3.Connection, failed: float, ended: float, limit: int) -> Purged:
+    """Remove what finished before these times: dead letters, and the ledger's lines."""
+    gone: list[tuple[int, str, bool]] = []
     for state, before in ((State.FAILED, failed), *((state, ended) for state in ENDED)):
         gone += connection.execute(
-            "SELECT id, queue_id FROM message WHERE state = ? AND finished < ? ORDER BY finished LIMIT ?",
+            "SELECT id, queue_id, content.message IS NOT NULL AND body IS NULL FROM message"
+            " LEFT JOIN content ON content.message = id WHERE state = ? AND finished < ? ORDER BY finished LIMIT ?",
             (state, before, limit - len(gone)),
         ).fetchall()
-    connection.executemany("DELETE FROM message WHERE id = ?", [(row,) for row, _ in gone])
-    return [queue_id for _, queue_id in gone]
+    connection.executemany("DELETE FROM message WHERE id = ?", [(row,) for row, _, _ in gone])
+    return Purged(len(gone), [queue_id for _, queue_id, in_a_file in gone if in_a_file])
 
 
 def known(connection: sqlite3.Connection, queue_ids: Iterable[str]) -> dict[str, State]:

@@ -66,7 +66,7 @@ class SqliteSpool:
         self._lock = lock
         self._store = store
         self._wall = clock.now
-        self._room = Room(path.parent, reserve)
+        self._room = Room(path.parent, reserve, clock.monotonic)
         self._health = Health(path, self._probe)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._unused: set[str] = set()  # claims of ours that nobody has heard of
@@ -189,7 +189,7 @@ class SqliteSpool:
 
         One that is cancelled has stored all of the message or nothing.
         """
-        self._room.ask()
+        self._room.ask(deposit.message.content.size)
         self._writer.ask()
         now = self._now()
         if not rows.in_a_file(deposit):
@@ -249,25 +249,28 @@ class SqliteSpool:
         able: list[Claim] = []
         damaged: list[Damaged] = []
         try:
-            for row, queue_id in taken.messages:
-                try:
-                    able.append(await self._load(row, now))
-                except Unreadable as error:
-                    damaged.append(await self._quarantine(queue_id, str(error)))
+            loaded = await self._load([row for row, _ in taken.messages], now)
+            for found, (_, queue_id) in zip(loaded, taken.messages, strict=True):
+                if isinstance(found, Claim):
+                    able.append(found)
+                else:
+                    damaged.append(await self._quarantine(queue_id, str(found)))
         except SpoolUnavailable:
             await self._put_back({queue_id for _, queue_id in taken.messages})
             raise
         return Claimed(tuple(able), tuple(damaged), taken.lanes, taken.next_due)
 
-    async def _load(self, row: int, now: Now) -> Claim:
-        """Raises Unreadable, or SpoolUnavailable where it may be readable later."""
+    async def _load(self, messages: Sequence[int], now: Now) -> list[Claim | Unreadable]:
+        """Raises SpoolUnavailable where they may be readable later."""
         try:
-            return await self._reader.run(partial(reading.load, row=row, store=self._store, now=now.spool))
+            return await self._reader.run(partial(reading.load_each, rows=messages, store=self._store, now=now.spool))
         except SpoolUnavailable as error:
+            if not is_of_kind(error, "SQLITE_IOERR"):
+                raise
+            if len(messages) > 1:  # which of them is it?
+                return [found for row in messages for found in await self._load([row], now)]
             # A connection made anew could not read it either. If not even that can be written down, it is not the row.
-            if is_of_kind(error, "SQLITE_IOERR"):
-                raise Unreadable(f"its row cannot be read: {error}") from error
-            raise
+            return [Unreadable(f"its row cannot be read: {error}")]
 
     async def _quarantine(self, queue_id: str, reason: str) -> Damaged:
         """Put aside what is left of a message that cannot be read, and hold it."""
@@ -327,9 +330,10 @@ class SqliteSpool:
     async def purge(self, *, failed_for: float, ended_for: float) -> int:
         now = self._clock.now()
         gone = await self._writer.run(
-            lambda connection: rows.purge(connection, now - failed_for, now - ended_for, SWEEP), then=self._discard
+            lambda connection: rows.purge(connection, now - failed_for, now - ended_for, SWEEP),
+            then=lambda gone: self._discard(gone.files),
         )
-        return len(gone)
+        return gone.messages
 
     # -- the operator -------------------------------------------------------------------------------------------------
 
@@ -371,7 +375,7 @@ class SqliteSpool:
                 self._files.submit(self._store.remove, queue_id)
 
     def _discard_lost(self, lost: claims.Lost) -> None:
-        self._discard(lost.deleted)
+        self._discard(lost.files)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._files, work)

@@ -101,9 +101,13 @@ CREATE TRIGGER message_arrives AFTER INSERT ON message BEGIN
     UPDATE lane SET queued = queued + 1 WHERE id = new.lane AND new.state = 'queued';
 END;
 
-CREATE TRIGGER message_moves AFTER UPDATE OF state, lane ON message BEGIN
+CREATE TRIGGER message_moves AFTER UPDATE OF state ON message WHEN new.state != old.state BEGIN
     UPDATE tally SET messages = messages - 1 WHERE state = old.state;
     UPDATE tally SET messages = messages + 1 WHERE state = new.state;
+END;
+
+CREATE TRIGGER message_queues AFTER UPDATE OF state, lane ON message
+WHEN (old.state = 'queued') != (new.state = 'queued') OR old.lane != new.lane BEGIN
     UPDATE lane SET queued = queued - 1 WHERE id = old.lane AND old.state = 'queued';
     UPDATE lane SET queued = queued + 1 WHERE id = new.lane AND new.state = 'queued';
 END;
