@@ -38,7 +38,7 @@ class State(StrEnum):
     """Where a stored message is in its life."""
 
     QUEUED = "queued"  # waits until it is due
-    ACTIVE = "active"  # claimed: an attempt is under way
+    ACTIVE = "active"  # claimed: an attempt is under way, or about to be
     HELD = "held"  # waits for the operator
     FAILED = "failed"  # a dead letter: at least one recipient will never get it
     DELIVERED = "delivered"  # SparkPost has it for every recipient; only the ledger line is left

@@ -13,10 +13,12 @@ from typing import Any, Final
 
 import structlog
 
-from relay.core.lifecycle import LEASE, LEASE_MARGIN
+from relay.core.lifecycle import LEASE, LEASE_MARGIN, Event
+from relay.core.message import Message
 from relay.core.ports import AttemptReport, Clock, Courier, Effort, Permit, Resolver, RunningAttempt, Spool
-from relay.core.spooled import Claim, SpoolUnavailable
+from relay.core.spooled import Claim, Lane, SpoolUnavailable
 from relay.delivery.bookkeeping import Bookkeeper
+from relay.delivery.turns import Turns
 from relay.observe import log as events
 
 log = structlog.get_logger()
@@ -25,18 +27,24 @@ PATIENCE: Final = 60.0  # seconds for the content to begin to leave: nobody wait
 RECORD_RETRY_FIRST, RECORD_RETRY_LONGEST = 0.5, 10.0  # seconds
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Flight:
-    """One attempt under way. `until`: the end of its lease, by the monotonic clock."""
+    """One attempt that waits for its turn (`task` is None) or is under way.
+
+    `until`: the end of its lease, by the monotonic clock.
+    """
 
     claim: Claim
-    task: asyncio.Task[None]
     permit: Permit
     until: float
+    task: asyncio.Task[bool] | None = None
 
 
 class Attempts:
-    """Attempts at the messages of one spool; `on_end` is called whenever one is over."""
+    """Attempts at the messages of one spool. Of those it starts itself `at_once` at most; the others wait their turn.
+
+    `on_end` is called whenever one is over, with its claim and whether it leaves something to be sent.
+    """
 
     def __init__(
         self,
@@ -45,15 +53,20 @@ class Attempts:
         resolver: Resolver,
         bookkeeper: Bookkeeper,
         clock: Clock,
-        on_end: Callable[[], None],
+        at_once: int,
+        on_end: Callable[[Claim, bool], None],
     ) -> None:
         self._spool = spool
         self._courier = courier
         self._resolver = resolver
         self._bookkeeper = bookkeeper
         self._clock = clock
+        self._at_once = at_once
         self._on_end = on_end
         self._flights: dict[str, _Flight] = {}
+        self._waiting: Turns[_Flight] = Turns()
+        self._started = 0
+        self._draining = False
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -64,50 +77,75 @@ class Attempts:
         return self._flights.keys()
 
     def start(self, claim: Claim) -> None:
-        """Make an attempt at a claimed message."""
-        permit = Permit()
-        self._fly(claim, permit, self._attempt(claim, permit))
+        """Make an attempt at a claimed message when its turn comes."""
+        self._waiting.add(Lane.of(claim.assignment), self._add(claim, Permit()))
+        self._begin_next()
 
     def adopt(self, claim: Claim, running: RunningAttempt) -> None:
         """Take over an attempt that was begun before the message was stored."""
-        self._fly(claim, running.permit, self._see_through(claim, running))
+        self._fly(self._add(claim, running.permit), self._see_through(claim, running))
 
-    def _fly(self, claim: Claim, permit: Permit, work: Coroutine[Any, Any, None]) -> None:
+    def _add(self, claim: Claim, permit: Permit) -> _Flight:
         queue_id = claim.message.queue_id
         permit.under(lambda: self._may_send(queue_id))
-        task = asyncio.get_running_loop().create_task(work)
-        self._flights[queue_id] = _Flight(claim, task, permit, self._clock.monotonic() + LEASE)
-        task.add_done_callback(lambda _: self._landed(queue_id))
+        flight = self._flights[queue_id] = _Flight(claim, permit, self._clock.monotonic() + LEASE)
+        return flight
 
-    def _landed(self, queue_id: str) -> None:
-        flight = self._flights.pop(queue_id)
-        flight.claim.message.content.close()
-        task = flight.task
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # The claim runs out, and the message comes round again, marked.
-            log.error(events.INTERNAL_ERROR, queue_id=queue_id, exc_info=error)
-        self._on_end()
+    def _begin_next(self) -> None:
+        while self._waiting and self._started < self._at_once and not self._draining:
+            flight = self._waiting.take()
+            self._started += 1
+            self._fly(flight, self._attempt(flight.claim, flight.permit))
+
+    def _fly(self, flight: _Flight, work: Coroutine[Any, Any, bool]) -> None:
+        flight.task = asyncio.get_running_loop().create_task(work)
+        flight.task.add_done_callback(lambda task: self._landed(flight, task))
+
+    def _landed(self, flight: _Flight, task: asyncio.Task[bool]) -> None:
+        message = flight.claim.message
+        self._forget(message)
+        more = True
+        if not task.cancelled():
+            if (error := task.exception()) is None:
+                more = task.result()
+            else:
+                # The claim runs out, and the message comes round again, marked.
+                log.error(events.INTERNAL_ERROR, queue_id=message.queue_id, exc_info=error)
+        self._on_end(flight.claim, more)
+
+    def _forget(self, message: Message) -> None:
+        del self._flights[message.queue_id]
+        message.content.close()
 
     def _may_send(self, queue_id: str) -> bool:
         flight = self._flights.get(queue_id)
         return flight is not None and flight.until - self._clock.monotonic() >= LEASE_MARGIN
 
-    async def _attempt(self, claim: Claim, permit: Permit) -> None:
+    async def _attempt(self, claim: Claim, permit: Permit) -> bool:
+        try:
+            return await self._make(claim, permit)
+        finally:
+            self._started -= 1
+            self._begin_next()
+
+    async def _make(self, claim: Claim, permit: Permit) -> bool:
         bearer = self._resolver.resolve(claim.assignment)
         if isinstance(bearer, str):
             log.error(events.QUEUE_HELD, queue_id=claim.message.queue_id, reason=bearer)
             await self._insist(lambda: self._spool.hold(claim.message.queue_id, bearer))
-            return
+            return False
         report = await self._courier.deliver(claim.message, claim.recipients, bearer, Effort(PATIENCE, permit=permit))
-        await self._write(claim, report)
+        return await self._write(claim, report)
 
-    async def _see_through(self, claim: Claim, running: RunningAttempt) -> None:
-        await self._write(claim, await running.report)
+    async def _see_through(self, claim: Claim, running: RunningAttempt) -> bool:
+        return await self._write(claim, await running.report)
 
-    async def _write(self, claim: Claim, report: AttemptReport) -> None:
+    async def _write(self, claim: Claim, report: AttemptReport) -> bool:
+        """Record an attempt; whether there is to be another, or a notice of it to be sent."""
         record = self._bookkeeper.record(claim, report)
         await self._insist(lambda: self._spool.record(claim.message.queue_id, record))
         self._bookkeeper.tell(claim, record.settlement)
+        return record.settlement.event is Event.DEFER or record.notice is not None
 
     async def _insist(self, write: Callable[[], Awaitable[None]]) -> None:
         """Write, and try again until it is written."""
@@ -131,15 +169,25 @@ class Attempts:
                 self._flights[queue_id].until = until
 
     async def drain(self, seconds: float) -> None:
-        """Let attempts come to their end; after `seconds` break them off, and put back what cannot have been sent."""
-        if self._flights:
-            await asyncio.wait([flight.task for flight in self._flights.values()], timeout=seconds)
-        broken = dict(self._flights)
-        for flight in broken.values():
-            flight.task.cancel()
-        if not broken:
-            return
-        await asyncio.wait([flight.task for flight in broken.values()])
-        unsent = [queue_id for queue_id, flight in broken.items() if not flight.permit.used]
-        with contextlib.suppress(SpoolUnavailable):  # they come round all the same, marked as possibly sent twice
-            await self._spool.give_back(unsent)
+        """Let attempts come to their end; after `seconds` break them off, and put back what cannot have been sent.
+
+        None is begun any more.
+        """
+        self._draining = True
+        unsent = [self._waiting.take().claim.message for _ in range(len(self._waiting))]
+        for message in unsent:
+            self._forget(message)
+        if tasks := self._tasks():
+            await asyncio.wait(tasks, timeout=seconds)
+        broken = list(self._flights.values())
+        if tasks := self._tasks():
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        unsent += [flight.claim.message for flight in broken if not flight.permit.used]
+        if unsent:
+            with contextlib.suppress(SpoolUnavailable):  # they come round all the same, marked as possibly sent twice
+                await self._spool.give_back([message.queue_id for message in unsent])
+
+    def _tasks(self) -> list[asyncio.Task[bool]]:
+        return [flight.task for flight in self._flights.values() if flight.task is not None]

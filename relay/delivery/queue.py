@@ -1,8 +1,9 @@
 """The queue: takes messages over from the intake, and sends what is due for as long as the relay runs.
 
-Old mail and new share the connections. The worker claims what is due, the oldest first, up to its capacity; a message
-that has just been stored may be attempted at once beside that, without a detour through a claim, so that it is not
-starved by a backlog.
+Old mail and new share the connections, by halves where there is enough of both. The worker claims what is due, the
+oldest first, up to its capacity. A message that has just been stored has its first attempt beside that, in the order of
+arrival and straight from memory, as long as the window has room for it; beyond, it takes its turn with the old. The
+lanes take turns in both.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from relay.core.ports import AttemptReport, Bearer, Clock, Courier, Resolver, Ru
 from relay.core.spooled import Claim, Deposit, Lane, Record, SpoolUnavailable
 from relay.delivery.attempts import Attempts
 from relay.delivery.bookkeeping import Bookkeeper
+from relay.delivery.window import Window
 from relay.observe import log as events
 
 log = structlog.get_logger()
@@ -42,11 +44,12 @@ class DeliveryQueue:
         self._bookkeeper = bookkeeper
         self._clock = clock
         self._wake = asyncio.Event()
-        self._backlog = Attempts(spool, courier, resolver, bookkeeper, clock, self._wake.set)
-        self._fresh = Attempts(spool, courier, resolver, bookkeeper, clock, self._wake.set)
         # A connection is kept busy by the message on it and one that waits.
-        self._backlog_room = 2 * connections
-        self._fresh_room = connections
+        self._capacity = 2 * connections
+        self._backlog = Attempts(spool, courier, resolver, bookkeeper, clock, self._capacity, self._backlog_ended)
+        self._fresh = Attempts(spool, courier, resolver, bookkeeper, clock, self._capacity, self._fresh_ended)
+        self._window = Window(connections)
+        self._full = False  # the worker would claim more, and had no room
         self._lanes: frozenset[Lane] = frozenset()
         self._notes: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -70,15 +73,21 @@ class DeliveryQueue:
         report: AttemptReport | None = None,
         attempt: RunningAttempt | None = None,
     ) -> None:
-        claim = self._claim(message, bearer)
+        claim, size = self._claim(message, bearer), message.content.size
         self._lanes |= {Lane.of(bearer.assignment)}
         if attempt is not None:
             await self._spool.put(self._deposit(message, bearer, claimed=True))
+            self._window.enter(size)
             self._fresh.adopt(claim, attempt)
         elif report is not None:
             await self._keep_report(claim, bearer, report)
-        elif len(self._fresh) < self._fresh_room and not self._draining and not self._courier.blocked(bearer.login):
-            await self._spool.put(self._deposit(message, bearer, claimed=True))
+        elif self._window.has_room(size) and not self._draining and not self._courier.blocked(bearer.login):
+            self._window.enter(size)
+            try:
+                await self._spool.put(self._deposit(message, bearer, claimed=True))
+            except BaseException:
+                self._window.leave(size)
+                raise
             self._fresh.start(claim)
         else:
             await self._spool.put(self._deposit(message, bearer))
@@ -90,7 +99,7 @@ class DeliveryQueue:
         await self._spool.put(self._deposit(claim.message, bearer, record=record))
         claim.message.content.close()
         self._bookkeeper.tell(claim, record.settlement)
-        self._wake.set()
+        self._wake.set()  # for when it is due
 
     def enter(self, message: Message, bearer: Bearer, report: AttemptReport) -> None:
         record = self._bookkeeper.record(self._claim(message, bearer), report)
@@ -144,8 +153,9 @@ class DeliveryQueue:
 
     async def _fill(self) -> float:
         """Claim as much as there is room for; how long to sleep then, unless something happens."""
-        room = self._backlog_room - len(self._backlog)
-        if room < self._backlog_room // 2:
+        room = self._capacity - len(self._backlog)
+        self._full = room < self._capacity // 2
+        if self._full:
             return LONGEST_SLEEP
         try:
             claimed = await self._spool.claim(room, skip=self.blocked_lanes())
@@ -164,6 +174,15 @@ class DeliveryQueue:
             return 0.0  # there is room again
         pauses = (claimed.next_due, self._courier.next_change(), LONGEST_SLEEP)
         return min(pause for pause in pauses if pause is not None)
+
+    def _backlog_ended(self, _: Claim, more: bool) -> None:
+        if more or self._full:
+            self._wake.set()
+
+    def _fresh_ended(self, claim: Claim, more: bool) -> None:
+        self._window.leave(claim.message.content.size)
+        if more:
+            self._wake.set()  # for when it is due
 
     def blocked_lanes(self) -> frozenset[Lane]:
         """The lanes whose mail is held back now. Where the credential has gone, the attempt finds it out."""
