@@ -375,7 +375,7 @@ async def run(loaded: Loaded) -> int:
     Raises SpoolUnusable, SpoolInUse, BindError if a listener cannot be opened, AdminUnavailable for the admin server.
     """
     config = loaded.config
-    events.configure(form=config.log.format, level=config.log.level, addresses=config.log.addresses)
+    events.configure(form=config.log.format, level=config.log.level, addresses=config.log.addresses, for_good=True)
     notifier = Notifier()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

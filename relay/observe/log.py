@@ -6,6 +6,7 @@ sentence. Secrets are masked by their type before anything is rendered; addresse
 """
 
 import hashlib
+import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
@@ -100,16 +101,21 @@ def hashed(address: str) -> str:
 _ADDRESS_STYLES: Final[Mapping[str, Callable[[str], str] | None]] = {"plain": None, "masked": masked, "hashed": hashed}
 
 
-def configure(*, form: str, level: str, addresses: str, stream: TextIO = sys.stderr) -> None:
+# Made once: json.dumps makes one for each call that wants anything unusual. What is no JSON shows itself by repr, which
+# masks secrets.
+_as_json: Final = json.JSONEncoder(default=repr).encode
+
+
+def configure(*, form: str, level: str, addresses: str, stream: TextIO = sys.stderr, for_good: bool = False) -> None:
     """Set up logging for the process.
 
     `form`: "auto" (console on a terminal, else JSON), "console" or "json". `level`: "debug" … "error". `addresses`:
-    "plain", "masked" or "hashed".
+    "plain", "masked" or "hashed". `for_good`: it will not be set up anew, so that loggers need not look at each event.
     """
     if form == "auto":
         form = "console" if stream.isatty() else "json"
     render: Any = (
-        structlog.processors.JSONRenderer()
+        structlog.processors.JSONRenderer(lambda event, **_: _as_json(event))
         if form == "json"
         else structlog.dev.ConsoleRenderer(pad_event_to=18, exception_formatter=structlog.dev.plain_traceback)
     )
@@ -121,8 +127,8 @@ def configure(*, form: str, level: str, addresses: str, stream: TextIO = sys.std
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(stream),
-        cache_logger_on_first_use=False,
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=for_good,
     )
     # aiosmtpd logs every connection and every command on "mail.log", credentials included at debug level; the relay's
     # own events say what is worth saying.
