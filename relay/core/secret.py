@@ -14,10 +14,11 @@ MASK: Final = "********"
 class Secret:
     """One password or API key. Compared in constant time, hashed by digest, never shown."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_digest", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value
+        self._digest = hashlib.sha256(value.encode()).digest()
 
     def reveal(self) -> str:
         """The secret itself: for the wire and for verification only."""
@@ -25,13 +26,13 @@ class Secret:
 
     def digest(self) -> bytes:
         """SHA-256 of the value: tells two secrets apart without holding either."""
-        return hashlib.sha256(self._value.encode()).digest()
+        return self._digest
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and hmac.compare_digest(self.digest(), other.digest())
+        return isinstance(other, Secret) and hmac.compare_digest(self._digest, other._digest)
 
     def __hash__(self) -> int:
-        return hash(self.digest())
+        return hash(self._digest)
 
     def __bool__(self) -> bool:
         return bool(self._value)

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 
 from relay.core import headers
 from relay.core.envelope import Recipient
@@ -46,9 +47,14 @@ def received(trace: Trace) -> bytes:
     lines = (
         f"Received: from {_name(trace.helo)} ({_literal(trace.peer)})",
         f"\tby {trace.hostname} with {trace.protocol} id {trace.queue_id}" + ("" if recipient else ";"),
-        f"\t{recipient}{format_datetime(datetime.fromtimestamp(int(trace.epoch), UTC))}",
+        f"\t{recipient}{_date(int(trace.epoch))}",
     )
     return "".join(f"{line}\r\n" for line in lines).encode("ascii")
+
+
+@lru_cache(maxsize=1)  # of a busy second only the first message pays for it
+def _date(epoch: int) -> str:
+    return format_datetime(datetime.fromtimestamp(epoch, UTC))
 
 
 def prepare(content: Content, trace: Trace) -> Content:
