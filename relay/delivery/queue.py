@@ -22,6 +22,7 @@ from relay.observe import log as events
 
 log = structlog.get_logger()
 
+PER_CONNECTION: Final = 4  # attempts: up to three are on it (upstream/lanes), others are being written down
 LONGEST_SLEEP: Final = 30.0  # seconds between looks at the queue, whatever was said about the next message
 SPOOL_PAUSE: Final = 1.0  # seconds before a spool that cannot be written is asked again
 
@@ -44,8 +45,7 @@ class DeliveryQueue:
         self._bookkeeper = bookkeeper
         self._clock = clock
         self._wake = asyncio.Event()
-        # A connection is kept busy by the message on it and one that waits.
-        self._capacity = 2 * connections
+        self._capacity = PER_CONNECTION * connections
         self._backlog = Attempts(spool, courier, resolver, bookkeeper, clock, self._capacity, self._backlog_ended)
         self._fresh = Attempts(spool, courier, resolver, bookkeeper, clock, self._capacity, self._fresh_ended)
         self._window = Window(connections)

@@ -18,15 +18,15 @@ from relay.core.secret import Secret
 from relay.core.spooled import Claim, Claimed, Deposit, Lane, SpoolUnavailable
 from relay.delivery import window
 from relay.delivery.bookkeeping import Bookkeeper
-from relay.delivery.queue import DeliveryQueue
+from relay.delivery.queue import PER_CONNECTION, DeliveryQueue
 from relay.observe.metrics import Metrics
 from tests.support.clock import HandClock
 from tests.support.mail import deposit, message
 from tests.support.memory_spool import MemorySpool
 from tests.support.outcomes import BOUNCED, DEFERRED, DELIVERED
 
-CONNECTIONS = 2
-AT_ONCE = 2 * CONNECTIONS
+CONNECTIONS = 1
+AT_ONCE = PER_CONNECTION * CONNECTIONS
 ASSIGNMENT = Assignment("shop", "default", None)
 LOGIN = Login(Target("smtp.sparkpostmail.com", (587,)), "SMTP_Injection", Secret("key"), "default")
 BEARER = Bearer(ASSIGNMENT, LOGIN, Terms(queue=True, deadline=4.0, max_age=1000.0))
