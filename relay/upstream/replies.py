@@ -4,6 +4,7 @@ Octets that are no reply, a reply of more than 64 KB or with lines of more than 
 them is not worth listening to, and costs no memory.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 from relay.core.reply import Reply
@@ -30,13 +31,15 @@ class ReplyReader:
         """True between two replies."""
         return not (self._buffer or self._lines)
 
-    def feed(self, octets: bytes) -> list[Reply]:
-        """The replies that these octets complete; raises Gibberish."""
+    def feed(self, octets: bytes) -> Iterator[Reply]:
+        """The replies that these octets complete; raises Gibberish behind the last that can be read."""
         *lines, self._buffer = (self._buffer + octets).split(b"\n")
-        replies = [reply for line in lines if (reply := self._line(line)) is not None]
+        for line in lines:
+            reply = self._line(line)
+            if reply is not None:
+                yield reply
         if len(self._buffer) > MAX_LINE:
             raise Gibberish("a reply line without end")
-        return replies
 
     def _line(self, line: bytes) -> Reply | None:
         line = line.removesuffix(b"\r")

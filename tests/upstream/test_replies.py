@@ -10,7 +10,7 @@ from relay.upstream.replies import MAX_LINE, MAX_REPLY, Gibberish, ReplyReader
 
 def test_replies_are_read_in_order():
     """Several in one piece, single-line and multi-line."""
-    replies = ReplyReader().feed(b"250 2.1.0 ok\r\n250-2.1.5 a\r\n250 2.1.5 b\r\n354\r\n")
+    replies = list(ReplyReader().feed(b"250 2.1.0 ok\r\n250-2.1.5 a\r\n250 2.1.5 b\r\n354\r\n"))
 
     assert replies == [
         Reply(250, EnhancedCode(2, 1, 0), "ok"),
@@ -26,27 +26,27 @@ def test_replies_are_read_in_order():
 def test_what_is_no_reply(octets):
     """Octets that no server should send."""
     with pytest.raises(Gibberish):
-        ReplyReader().feed(octets)
+        list(ReplyReader().feed(octets))
 
 
 def test_a_line_without_end_costs_nothing():
     """A reply of four gigabytes ends at eight kilobytes."""
     reader = ReplyReader()
     for _ in range(MAX_LINE // 1000):
-        assert reader.feed(b"2" * 1000) == []
+        assert list(reader.feed(b"2" * 1000)) == []
 
     with pytest.raises(Gibberish):
-        reader.feed(b"2" * 1000)
+        list(reader.feed(b"2" * 1000))
 
 
 def test_a_reply_without_end_costs_nothing():
     """Nor do continuation lines for ever."""
     reader = ReplyReader()
     for _ in range(MAX_REPLY // 1000):
-        assert reader.feed(b"250-" + b"x" * 996 + b"\r\n") == []
+        assert list(reader.feed(b"250-" + b"x" * 996 + b"\r\n")) == []
 
     with pytest.raises(Gibberish):
-        reader.feed(b"250-" + b"x" * 996 + b"\r\n")
+        list(reader.feed(b"250-" + b"x" * 996 + b"\r\n"))
 
 
 @given(
