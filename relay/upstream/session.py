@@ -239,6 +239,7 @@ class Session(asyncio.Protocol):
                     return
                 self._hear(reply)
         except Gibberish as error:
+            self._on_misbehaviour()
             self._break(FailureKind.PROTOCOL, str(error))
             return
         self._go_on()
@@ -275,8 +276,9 @@ class Session(asyncio.Protocol):
                     self._break(FailureKind.LOST, "given up")
             case Move.ABORT:
                 job.finish()
-                protocol = any(getattr(fact, "kind", None) is FailureKind.PROTOCOL for fact in job.transaction.facts)
-                self._break(FailureKind.PROTOCOL if protocol else FailureKind.LOST, "connection given up")
+                if job.transaction.confused:
+                    self._on_misbehaviour()
+                self._break(FailureKind.LOST, "connection given up")
 
     def _unasked(self, reply: Reply) -> None:
         """A reply to nothing: while content is sent it is the answer to that content, else a farewell."""
@@ -354,19 +356,20 @@ class Session(asyncio.Protocol):
     # -- its end ------------------------------------------------------------------------------------------------------
 
     def _break(self, kind: FailureKind, detail: str) -> None:
-        """Close without a word, and tell every transaction where it stood."""
+        """Close without a word, and tell every transaction where it stood.
+
+        `kind` is for the one that was under way; those behind it have merely lost their connection.
+        """
         if self._broken:
             return
         self._broken = True
-        if kind is FailureKind.PROTOCOL:
-            self._on_misbehaviour()
         jobs = [*self._expected, *([self._floor] if self._floor is not None else []), *self._next]
         self._expected.clear()
         self._next.clear()
         self._floor = None
         for job in jobs:
             phase = Phase.DOT if job.dot_sent else job.transaction.phase
-            job.end(Failure(phase, kind, f"{detail} at {phase.value.upper()}"))
+            job.end(Failure(phase, kind if job is jobs[0] else FailureKind.LOST, f"{detail} at {phase.value.upper()}"))
         self._writable.set()
         self._out.clear()
         if self._timer is not None:

@@ -51,12 +51,15 @@ class Features:
 
 
 class Transaction:
-    """One message, to some or all of its recipients. `facts` has what is known for each of them, in order."""
+    """One message, to some or all of its recipients. `facts` has what is known for each of them, in order; `confused`
+    tells whether a reply was heard that its command does not admit.
+    """
 
     def __init__(
         self, envelope: Envelope, recipients: Sequence[Recipient], content: Content, features: Features, *, whole: bool
     ) -> None:
         self.facts: list[Fact | None] = [None] * len(recipients)
+        self.confused = False
         self._pipelining = features.pipelining
         self._data_early = features.pipelining and (len(recipients) == 1 or not whole)
         self._whole = whole
@@ -91,6 +94,7 @@ class Transaction:
         if reply.code == _CLOSING:
             return self._end(answer)
         if reply.positive and reply.code not in ADMITTED[phase]:
+            self.confused = True
             text = f"{reply.code} is no answer to {phase.value.upper()}"
             return self._end(Failure(phase, FailureKind.PROTOCOL, text))
         self._note(answer)
@@ -127,7 +131,8 @@ class Transaction:
         if self._data is None or self._data.code != 354:
             return Move.RESET
         # RFC 2920 §3.1: with every recipient refused a lone dot makes no message; behind a refused MAIL who knows.
-        return Move.ABORT if self._mail_refused else Move.DECLINE
+        self.confused = self._mail_refused
+        return Move.ABORT if self.confused else Move.DECLINE
 
     @property
     def _mail_refused(self) -> bool:
@@ -137,14 +142,16 @@ class Transaction:
     def _left(self, reply: Reply) -> Move:
         """The reply to RSET, or to a lone dot: whoever takes that for a message is not to be trusted with another."""
         declined = self._data is not None and self._data.code == 354
-        gone = reply.code == _CLOSING or (reply.positive if declined else reply.code != 250)
+        self.confused = reply.positive and (declined or reply.code != 250)
+        gone = reply.code == _CLOSING or self.confused or not (declined or reply.positive)
         return Move.ABORT if gone else Move.DONE
 
     def hear_dot(self, reply: Reply) -> Move:
         """The reply to the final dot, for all who get the content."""
         answer = Answer(Phase.DOT, reply)
         self.facts = [fact or answer for fact in self.facts]
-        return Move.ABORT if reply.code == _CLOSING or (reply.positive and reply.code != 250) else Move.DONE
+        self.confused = reply.positive and reply.code not in ADMITTED[Phase.DOT]
+        return Move.ABORT if reply.code == _CLOSING or self.confused else Move.DONE
 
     def fail(self, fact: Fact) -> None:
         """It ends here: that is what is known of everybody of whom nothing is known yet."""
