@@ -130,7 +130,7 @@ class Session(asyncio.Protocol):
         """
         transaction = Transaction(envelope, recipients, content, self._features, whole=effort.whole)
         job = _Job(transaction, content, effort, self._loop.time() + patience)
-        if self._broken or self._goodbye is not None:
+        if self._broken or self._doomed or self._goodbye is not None:
             job.end(Failure(Phase.MAIL, FailureKind.LOST, "connection closed at MAIL"))
             return await job.done
         self.messages += 1
@@ -141,7 +141,7 @@ class Session(asyncio.Protocol):
         except asyncio.CancelledError:
             if job in self._next:
                 self._next.remove(job)
-            else:
+            elif job.done.cancelled():  # else its answer has come, and the dialogue goes on
                 self._break(FailureKind.LOST, "aborted")
             raise
 

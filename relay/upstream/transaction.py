@@ -132,7 +132,8 @@ class Transaction:
             return Move.RESET
         # RFC 2920 §3.1: with every recipient refused a lone dot makes no message; behind a refused MAIL who knows.
         self.confused = self._mail_refused
-        return Move.ABORT if self.confused else Move.DECLINE
+        refused = all(isinstance(fact, Answer) and fact.phase is Phase.RCPT for fact in self.facts)
+        return Move.DECLINE if refused else Move.ABORT
 
     @property
     def _mail_refused(self) -> bool:
