@@ -173,8 +173,12 @@ class Session(asyncio.Protocol):
     def _send_content(self, job: _Job) -> None:
         """The content and the final dot: small content at once, large content at the pace the peer takes it."""
         chunks = stuffed(job.content, eight_bit_ok=self._features.eight_bit)
-        first = next(chunks, b"")
-        second = next(chunks, None)
+        try:
+            first = next(chunks, b"")
+            second = next(chunks, None)
+        except OSError as error:
+            self._unreadable(job, error)
+            return
         if second is None:
             self._send_dot(job, first)
         else:
@@ -208,23 +212,25 @@ class Session(asyncio.Protocol):
         try:
             for chunk in itertools.chain([second], rest):
                 await self._send(pending, seconds)
+                if self._broken:
+                    return  # and by now the content may have been closed
                 pending = chunk
         except TimeoutError:
             text = f"the content stood still for {seconds:g} s"
             job.transaction.fail(Failure(Phase.DATA, FailureKind.TIMEOUT, text))
             self._break(FailureKind.TIMEOUT, text)
         except OSError as error:
-            text = f"the content cannot be read: {error.strerror}"
-            job.transaction.fail(Failure(Phase.DATA, FailureKind.LOST, text))
-            self._break(FailureKind.LOST, text)
+            self._unreadable(job, error)
         else:
-            if not self._broken:
-                self._send_dot(job, pending)
-                self._go_on()
+            self._send_dot(job, pending)
+            self._go_on()
+
+    def _unreadable(self, job: _Job, error: OSError) -> None:
+        text = f"the content cannot be read: {error.strerror}"
+        job.transaction.fail(Failure(Phase.DATA, FailureKind.LOST, text))
+        self._break(FailureKind.LOST, text)
 
     async def _send(self, octets: bytes, seconds: float) -> None:
-        if self._broken:
-            return
         self._transport.write(octets)
         if not self._writable.is_set():
             async with asyncio.timeout(seconds):
