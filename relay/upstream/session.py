@@ -36,6 +36,8 @@ LEAVE_SECONDS: Final = 2.0  # the application waits, with its refusal already kn
 BEHIND_SECONDS: Final = 3.0  # how long a transaction waits behind the dot of another before it goes elsewhere
 NEVER: Final = float("inf")
 
+_TOO_LATE: Final = Failure(Phase.MAIL, FailureKind.DEADLINE, "the messages before it on the connection take long")
+
 
 class _Job:
     """One transaction on its way: when it must have come to its 354, and who waits for its facts."""
@@ -150,8 +152,12 @@ class Session(asyncio.Protocol):
     def _go_on(self) -> None:
         """Give the floor to the next transaction if it is free, and send what there is to say."""
         while self._floor is None and self._next and (self._chained or not self._expected):
-            self._floor = self._next.popleft()
-            self._speak(self._floor)
+            job = self._next.popleft()
+            if self._loop.time() >= job.deadline:
+                job.end(_TOO_LATE)
+            else:
+                self._floor = job
+                self._speak(job)
         self._flush()
         self._arm()
 
@@ -320,6 +326,8 @@ class Session(asyncio.Protocol):
                 due = min(due, self._head_since + BEHIND_SECONDS)
         if self._floor is not None:
             due = min(due, self._floor.deadline)
+            if self._floor.stream is not None:  # nothing else limits how long it takes
+                due = min([due, *(job.deadline for job in self._next)])
         return due
 
     def _arm(self) -> None:
@@ -333,8 +341,12 @@ class Session(asyncio.Protocol):
     def _on_timer(self) -> None:
         self._timer = None
         now = self._loop.time()
-        if not self._broken and now >= self._deadline():
-            self._overdue(now)
+        if not self._broken:
+            for job in [job for job in self._next if now >= job.deadline]:
+                self._next.remove(job)
+                job.end(_TOO_LATE)
+            if now >= self._deadline():
+                self._overdue(now)
         self._arm()
 
     def _overdue(self, now: float) -> None:
