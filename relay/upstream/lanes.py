@@ -50,7 +50,7 @@ class Held:
 class Lane:
     """One login's messages and sessions. A session carries `messages`.
 
-    `proven`: the login has been let in. `used`: when a message was last put on a session, or done with.
+    `parting`: sessions that are being closed. `proven`: the login has been let in. `used`: when a message was last put on a session, or done with.
     """
 
     login: Login
@@ -58,6 +58,7 @@ class Lane:
     waiting: deque[Waiter] = field(default_factory=deque)
     held: list[Held] = field(default_factory=list)
     dials: "set[asyncio.Task[Session]]" = field(default_factory=set)
+    parting: int = 0
     proven: bool = False
     used: float = 0.0
 
@@ -104,7 +105,7 @@ class Lane:
             busy=len(busy),
             seats=len(self.seats()),
             ripe=sum(held.carried >= TURN for held in busy),
-            leaving=len(self.held) - len(idle) - len(busy),
+            leaving=len(self.held) - len(idle) - len(busy) + self.parting,
             dialling=len(self.dials),
             proven=self.proven,
             may_dial=may_dial,

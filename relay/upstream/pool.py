@@ -257,6 +257,8 @@ class Pool:
             self._let_go(held)
         else:
             self._serve(lane, held, fresh=True)
+            for waiter in lane.waiting:
+                waiter.fresh = False  # the login has been let in since
 
     def _disappoint(self, lane: Lane, failure: UpstreamFailure) -> None:
         """There is no session. Who has no other hope hears why; with a refused login nobody has."""
@@ -315,16 +317,19 @@ class Pool:
         """Say QUIT in the background; the slot is free when the connection is closed."""
         held.disturb()
         held.retiring = True
-        self._lanes[held.session.login].held.remove(held)
+        lane = self._lanes[held.session.login]
+        lane.held.remove(held)
+        lane.parting += 1
         del self._holders[held.session]
-        parting = asyncio.get_running_loop().create_task(self._part(held.session))
+        parting = asyncio.get_running_loop().create_task(self._part(lane, held.session))
         self._partings.add(parting)
         parting.add_done_callback(self._partings.discard)
 
-    async def _part(self, session: Session) -> None:
+    async def _part(self, lane: Lane, session: Session) -> None:
         try:
             await session.quit()
         finally:
+            lane.parting -= 1
             self.give()
 
     # -- for others ---------------------------------------------------------------------------------------------------

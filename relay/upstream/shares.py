@@ -88,6 +88,8 @@ def decide(demands: Sequence[Demand], taken: int, limit: int) -> tuple[Step, Log
                 return Step.DIAL, demand.login
     for poor in wanting:
         if poor.waiting and (taken >= limit or poor.full):
+            if poor.fresh and not (poor.dialling or poor.leaving) and (poor.idle or poor.busy):
+                return Step.CLOSE_IDLE if poor.idle else Step.RETIRE, poor.login  # one of its own for a new one
             rivals = demands if taken >= limit else [one for one in demands if one.login.target == poor.login.target]
             given = _give_up(poor, rivals, shares)
             if given is not None:

@@ -251,3 +251,38 @@ async def test_who_waits_for_a_refused_login_does_not_try_it_himself(opener):
     assert opener.tried.count(A) == 1
     assert session.login == B
     await pool.close()
+
+
+async def test_one_new_session_is_enough_for_all_who_want_one(opener):
+    """It shows that the login is let in: who has waited for one since before takes what there is."""
+    pool = pool_of(opener, connections=1)
+    dead, _ = await pool.acquire(A, 1)
+    waiting = [asyncio.create_task(pool.acquire(A, 1, fresh=True)) for _ in range(3)]
+    await asyncio.sleep(0)
+    dead.usable = False
+    pool.release(dead)
+    for task in waiting:
+        session, _ = await task
+        assert session is not dead
+        pool.release(session)
+
+    assert len(opener.opened) == 2
+    await pool.close()
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_who_wants_a_new_session_where_there_may_be_no_more_gives_one_for_it(opener, busy):
+    """An idle one, else a busy one when it has carried what is on it."""
+    pool = pool_of(opener, connections=2)
+    held = [(await pool.acquire(A, 1))[0] for _ in range(2)]
+    if not busy:
+        pool.release(held[0])
+    task = asyncio.create_task(pool.acquire(A, 1, fresh=True))
+    await asyncio.sleep(0)
+    if busy:
+        (left,) = (one for one in held if one.left)
+        pool.release(left)
+
+    assert (await task)[0] not in held
+    assert sum(not session.closed for session in opener.opened) == 2
+    await pool.close()

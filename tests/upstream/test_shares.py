@@ -33,6 +33,10 @@ A, B, C = login("A"), login("B"), login("C", "other")
         ([Demand(A, busy=1, queued=1)], 1, (Step.DIAL, A)),  # ahead of need
         ([Demand(A, busy=1)], 1, None),
         ([Demand(A, waiting=1, fresh=1, idle=1)], 1, (Step.DIAL, A)),
+        ([Demand(A, waiting=1, fresh=1, idle=1, busy=1)], 2, (Step.CLOSE_IDLE, A)),  # one of its own for a new one
+        ([Demand(A, waiting=1, fresh=1, busy=2, seats=2)], 2, (Step.RETIRE, A)),
+        ([Demand(A, waiting=1, fresh=1, busy=1, leaving=1)], 2, None),
+        ([Demand(A, waiting=1, fresh=1, idle=1, may_dial=False, full=True)], 1, (Step.CLOSE_IDLE, A)),
         ([Demand(A, waiting=1, may_dial=False)], 0, None),
         ([Demand(A, waiting=1, may_dial=False), Demand(B, idle=1, busy=1)], 1, None),  # its time to dial will come
         ([Demand(A, waiting=1, may_dial=False, full=True), Demand(B, idle=1, busy=1)], 1, (Step.CLOSE_IDLE, B)),
