@@ -72,8 +72,11 @@ class SmtpChannel:
     async def _transaction(
         self, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort, account: _Account
     ) -> list[Fact]:
-        """One transaction, on a second session if the first was dead before anything can have been accepted."""
+        """One transaction, and one on a second session for those of whom nothing can have been accepted when the first
+        turned out to be dead: for all or none, if that is how it is to be.
+        """
         loop = asyncio.get_running_loop()
+        known: list[Fact | None] = [None] * len(recipients)
         started = loop.time()
         fresh = False
         while True:
@@ -82,12 +85,13 @@ class SmtpChannel:
                 session, reused = await self._pool.acquire(login, remaining, fresh=fresh)
             except UpstreamFailure as failure:
                 account.connect += loop.time() - started
-                return [failure.fact] * len(recipients)
+                return [fact or failure.fact for fact in known]
             connected = loop.time()
+            unknown = [number for number, fact in enumerate(known) if fact is None]
             try:
                 facts = await session.transact(
                     message.envelope,
-                    recipients,
+                    [recipients[number] for number in unknown],
                     message.content,
                     effort,
                     patience=max(effort.patience - (connected - started), LEAST_PATIENCE),
@@ -96,13 +100,18 @@ class SmtpChannel:
                 self._pool.release(session)
                 raise
             self._pool.release(session, put_off=any(map(_put_off, facts)))
-            if reused and not fresh and _stale(facts):
+            stale = [reused and not fresh and _stale(fact) for fact in facts]
+            if effort.whole and not all(stale):
+                stale = [False] * len(facts)
+            for number, fact, again in zip(unknown, facts, stale, strict=True):
+                known[number] = None if again else fact
+            if any(stale):
                 fresh = True
                 continue
             account.endpoint = str(session.endpoint)
             account.connect += connected - started
             account.transaction += loop.time() - connected
-            return facts
+            return [fact for fact in known if fact is not None]
 
 
 def _untried(fact: Fact) -> Outcome:
@@ -117,14 +126,12 @@ def _put_off(fact: Fact) -> bool:
     return isinstance(fact, Answer) and fact.reply.transient and classify(fact).scope is Scope.MESSAGE
 
 
-def _stale(facts: Sequence[Fact]) -> bool:
+def _stale(fact: Fact) -> bool:
     """Did a session that had been idle turn out to be dead, before anything of the message can have been accepted?
 
     It closed, or said 421, before the dot's octets were handed over: SparkPost drops idle sessions, and ends them after
     their hundredth message.
     """
-    return all(
-        (isinstance(fact, Failure) and fact.kind is FailureKind.LOST and fact.phase is not Phase.DOT)
-        or (isinstance(fact, Answer) and fact.reply.code == 421 and fact.phase is Phase.MAIL)
-        for fact in facts
-    )
+    if isinstance(fact, Failure):
+        return fact.kind is FailureKind.LOST and fact.phase is not Phase.DOT
+    return fact.reply.code == 421 and fact.phase is Phase.MAIL

@@ -50,7 +50,8 @@ class Held:
 class Lane:
     """One login's messages and sessions. A session carries `messages`.
 
-    `parting`: sessions that are being closed. `proven`: the login has been let in. `used`: when a message was last put on a session, or done with.
+    `parting`: sessions that are being closed. `proven`: the login has been let in. `used`: when a message was last put
+    on a session, or done with.
     """
 
     login: Login
