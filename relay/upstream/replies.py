@@ -5,12 +5,19 @@ them is not worth listening to, and costs no memory.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from relay.core.reply import Reply
 
 MAX_LINE: Final = 8 * 1024
 MAX_REPLY: Final = 64 * 1024
+
+
+@lru_cache(maxsize=64)
+def _parsed(line: bytes) -> Reply:
+    """A reply of one line. MAIL, RCPT and DATA are answered in the same words all day."""
+    return Reply.parse(int(line[:3]), [line[4:].decode("utf-8", "replace")])
 
 
 class Gibberish(Exception):
@@ -51,6 +58,9 @@ class ReplyReader:
             raise Gibberish("octets that are no SMTP reply")
         if self._lines and int(code) != self._code:
             raise Gibberish("a reply whose lines have different codes")
+        if more != b"-" and not self._lines:
+            self._size = 0
+            return _parsed(line)
         self._code = int(code)
         self._lines.append(line[4:].decode("utf-8", "replace"))
         if more == b"-":
