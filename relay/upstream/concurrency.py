@@ -1,7 +1,8 @@
 """How many connections a target gets.
 
-The first alone shows whether it takes any; then their number may double with each that is made, so a backlog after an
-outage does not fall upon SparkPost all at once (slow start). A 421, a 4yz greeting, or putting off every third message
+The first alone shows whether it takes any; with those that are made their number may grow fourfold, so a backlog after
+an outage does not fall upon SparkPost all at once (slow start), and a dial of eight round trips is waited for only
+twice before all are there. A 421, a 4yz greeting, or putting off every third message
 halves it (multiplicative decrease); so many messages without that as there are connections make it one more (additive
 increase).
 """
@@ -10,6 +11,7 @@ from typing import Final
 
 from relay.core.login import Target
 
+GROWTH: Final = 4  # times as many connections as there are
 PUT_OFF: Final = 1 / 3  # of the messages, which is too many
 _WEIGHT: Final = 0.1  # of the last message in the share of those put off
 
@@ -33,7 +35,7 @@ class Concurrency:
 
     def connected(self, target: Target, connections: int) -> None:
         """One has been made, and there are so many now."""
-        self._window[target] = max(self._window.get(target, 1), min(self._limit, 2 * connections))
+        self._window[target] = max(self._window.get(target, 1), min(self._limit, GROWTH * connections))
 
     def failed(self, target: Target, connections: int) -> None:
         """One could not be made, and there are so many."""

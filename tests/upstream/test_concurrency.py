@@ -23,9 +23,9 @@ def grown(concurrency: Concurrency) -> list[int]:
     return seen
 
 
-def test_connections_double_until_the_limit(concurrency):
+def test_connections_grow_fourfold_until_the_limit(concurrency):
     """The first alone shows whether the target takes any."""
-    assert grown(concurrency) == [1, 2, 4, 8, 10]
+    assert grown(concurrency) == [1, 4, 10, 10, 10]
 
 
 def test_an_outage_begins_again_with_one(concurrency):
@@ -33,7 +33,7 @@ def test_an_outage_begins_again_with_one(concurrency):
     grown(concurrency)
     concurrency.failed(HERE, 0)
 
-    assert grown(concurrency) == [1, 2, 4, 8, 10]
+    assert grown(concurrency) == [1, 4, 10, 10, 10]
 
 
 def test_connections_that_end_are_replaced_at_once(concurrency):
