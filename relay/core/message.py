@@ -79,12 +79,10 @@ class Message:
 
 
 _BASE32: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS: Final = [first + second for first in _BASE32 for second in _BASE32]
 
 
 def queue_id_of(epoch: float, noise: int) -> str:
     """14 characters: milliseconds since the epoch and 25 bits of noise, so ids sort by time and hardly ever meet."""
-    return _base32(int(epoch * 1000), 9) + _base32(noise, 5)
-
-
-def _base32(number: int, digits: int) -> str:
-    return "".join(_BASE32[number >> 5 * place & 31] for place in range(digits - 1, -1, -1))
+    number = (int(epoch * 1000) & (1 << 45) - 1) << 25 | noise & (1 << 25) - 1
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(60, -1, -10)])

@@ -5,7 +5,8 @@ Replies to the application are one ASCII line of at most 512 octets (RFC 5321 §
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Final, NamedTuple, Self
 
 MAX_LINE: Final = 512  # octets, CRLF included
@@ -32,6 +33,7 @@ class Reply:
     code: int
     enhanced: EnhancedCode | None
     text: str
+    _wire: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def parse(cls, code: int, lines: list[str]) -> Self:
@@ -65,17 +67,27 @@ class Reply:
         return replace(self, text=text)
 
     def __str__(self) -> str:
-        return " ".join(str(part) for part in (self.code, self.enhanced, self.text) if part is not None and part != "")
+        enhanced = f" {self.enhanced}" if self.enhanced is not None else ""
+        return f"{self.code}{enhanced} {self.text}" if self.text else f"{self.code}{enhanced}"
 
     def wire(self) -> bytes:
         """The reply as one line of printable ASCII; text that would not fit is cut, and shows that it was.
 
         The space behind the code is sent without a text too (RFC 5321 §4.2; RFC 4954 §4 demands it of an empty 334).
         """
-        line = _UNPRINTABLE.sub("?", str(self)) if self.enhanced or self.text else f"{self.code} "
-        if len(line) > MAX_LINE - 2:
-            line = line[: MAX_LINE - 5] + "..."
-        return line.encode("ascii") + b"\r\n"
+        if self._wire is None:
+            line = str(self) if self.enhanced or self.text else f"{self.code} "
+            if not (line.isascii() and line.isprintable()):
+                line = _UNPRINTABLE.sub("?", line)
+            if len(line) > MAX_LINE - 2:
+                line = line[: MAX_LINE - 5] + "..."
+            self._keep(line.encode("ascii") + b"\r\n")
+        assert self._wire is not None
+        return self._wire
+
+    def _keep(self, wire: bytes) -> None:
+        """Most replies are said many times, and are worked out once."""
+        object.__setattr__(self, "_wire", wire)
 
 
 def multiline(code: int, lines: list[str]) -> bytes:
@@ -85,8 +97,14 @@ def multiline(code: int, lines: list[str]) -> bytes:
 
 
 def _reply(code: int, enhanced: str, text: str) -> Reply:
-    klass, subject, detail = enhanced.split(".")
-    return Reply(code, EnhancedCode(int(klass), int(subject), int(detail)), text)
+    return Reply(code, _enhanced(enhanced), text)
+
+
+@cache
+def _enhanced(code: str) -> EnhancedCode:
+    """An enhanced code of the catalogue."""
+    klass, subject, detail = code.split(".")
+    return EnhancedCode(int(klass), int(subject), int(detail))
 
 
 # -- the session ------------------------------------------------------------------------------------------------------
@@ -120,6 +138,13 @@ def greeting(hostname: str) -> Reply:
 
 def hello(hostname: str) -> Reply:
     return Reply(250, None, hostname)
+
+
+def welcome(hostname: str, offered: list[str]) -> Reply:
+    """The reply to EHLO, a line for each extension behind the first one (RFC 5321 §4.1.1.1)."""
+    answer = Reply(250, None, hostname)
+    answer._keep(multiline(250, [hostname, *offered]))
+    return answer
 
 
 def not_in_networks(address: str) -> Reply:

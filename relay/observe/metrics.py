@@ -1,8 +1,9 @@
 """The relay's metrics, declared in one place with their help. One `Metrics` per relay; nothing is global."""
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, disable_created_metrics
 
 PREFIX: Final = "sparkpost_relay"
 
@@ -12,16 +13,35 @@ _ATTEMPT_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series beside each counter that tells nothing
 
 
+class Tally(Counter):
+    """A counter for what happens several times a message: a dict until somebody looks, and for one thread only."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self._pending: dict[tuple[object, ...], int] = {}
+        super().__init__(*arguments, **named)
+
+    def count(self, *labels: object) -> None:
+        """Once more, under these values of the labels."""
+        self._pending[labels] = self._pending.get(labels, 0) + 1
+
+    def collect(self) -> Iterable[Metric]:
+        """What was counted, as the registry asks for it."""
+        pending, self._pending = self._pending, {}
+        for labels, count in pending.items():
+            self.labels(*labels).inc(count)
+        return super().collect()
+
+
 class Metrics:
     """All metrics; names as in the documentation, without the prefix. Gauges are set when somebody looks."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.messages_received = self._counter(
+        self.messages_received = self._tally(
             "messages_received", "Messages whose content came to its end.", "listener", "identity"
         )
         self.messages = self._counter("messages", "Recipients served, by what became of them.", "identity", "outcome")
-        self.replies = self._counter("replies", "Replies given to clients, by code.", "code")
+        self.replies = self._tally("replies", "Replies given to clients, by code.", "code")
         self.attempt_seconds = Histogram(
             "attempt_seconds",
             "How long an attempt at delivering a message took.",
@@ -42,6 +62,9 @@ class Metrics:
         )
         self.endpoint_up = self._gauge("endpoint_up", "Whether mail can go by this port.", "endpoint")
         self.credential_ok = self._gauge("credential_ok", "Whether SparkPost accepts this key.", "credential")
+
+    def _tally(self, name: str, help_text: str, *labels: str) -> Tally:
+        return Tally(name, help_text, labels, namespace=PREFIX, registry=self.registry)
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(name, help_text, labels, namespace=PREFIX, registry=self.registry)

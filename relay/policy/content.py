@@ -6,7 +6,7 @@ section or a broken one. A first line that is a fold with nothing to be folded t
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
@@ -43,13 +43,9 @@ def received(trace: Trace) -> bytes:
     `for` is given with one recipient only: it would show blind copies to the others (RFC 5321 §7.6). The login is
     nobody's business but ours.
     """
-    recipient = f"for <{trace.recipients[0]}>; " if len(trace.recipients) == 1 else ""
-    lines = (
-        f"Received: from {_name(trace.helo)} ({_literal(trace.peer)})",
-        f"\tby {trace.hostname} with {trace.protocol} id {trace.queue_id}" + ("" if recipient else ";"),
-        f"\t{recipient}{_date(int(trace.epoch))}",
-    )
-    return "".join(f"{line}\r\n" for line in lines).encode("ascii")
+    recipient = f"\r\n\tfor <{trace.recipients[0]}>; " if len(trace.recipients) == 1 else ";\r\n\t"
+    way = _way(trace.helo, trace.peer, trace.hostname, trace.protocol)
+    return f"{way}{trace.queue_id}{recipient}{_date(int(trace.epoch))}\r\n".encode("ascii")
 
 
 @lru_cache(maxsize=1)  # of a busy second only the first message pays for it
@@ -60,11 +56,18 @@ def _date(epoch: int) -> str:
 def prepare(content: Content, trace: Trace) -> Content:
     """The content as it leaves. `longest_line` and `eight_bit` may still count a field that was taken out."""
     line = received(trace)
-    return replace(
-        content,
-        header=line + headers.without_blind_copies(content.header),
-        longest_line=max(content.longest_line, *map(len, line.splitlines())),
+    return Content(
+        line + headers.without_blind_copies(content.header),
+        content.body,
+        max(content.longest_line, *map(len, line.splitlines())),
+        content.eight_bit,
     )
+
+
+@lru_cache(maxsize=256)
+def _way(helo: str, peer: str, hostname: str, protocol: str) -> str:
+    """How messages come that are of one session, up to their queue ids."""
+    return f"Received: from {_name(helo)} ({_literal(peer)})\r\n\tby {hostname} with {protocol} id "
 
 
 def _name(helo: str) -> str:
