@@ -40,11 +40,12 @@ from relay.delivery.route import ProofByRoute, Route
 from relay.delivery.upkeep import Upkeep
 from relay.ingress.auth import PassthroughAuthenticator, PasswordAuthenticator
 from relay.ingress.data import DataLimits
-from relay.ingress.dialogue import DialogueSettings
 from relay.ingress.intake import CutThrough, SpooledIntake
 from relay.ingress.listener import Admission, Connections, Listener, tls_context
+from relay.ingress.memory import DataMemory
 from relay.ingress.reception import Reception
-from relay.ingress.session import Authenticator, Service
+from relay.ingress.service import Authenticator, Service
+from relay.ingress.steps import DialogueSettings
 from relay.ingress.transaction import EnvelopeLimits
 from relay.observe import log as events
 from relay.observe.metrics import Metrics
@@ -106,6 +107,7 @@ class Relay:
         self._resolver = PolicyResolver.from_config(config, self._identities, self._credentials)
         self._key_files = KeyFiles(references or {}, os.environ, self._key_changed, self._key_unreadable)
         self._connections = Connections()
+        self.data_memory = DataMemory(config.limits.data_memory)
         self._passwords = PasswordAuthenticator(self._identities)
         self._background: set[asyncio.Task[None]] = set()
         self.metrics = Metrics()
@@ -198,6 +200,7 @@ class Relay:
                 starttls=section.tls.mode == "starttls",
                 envelope=EnvelopeLimits(limits.message_size, limits.recipients),
                 data=DataLimits(limits.message_size, limits.line_length),
+                memory=self.data_memory,
             ),
             tls=tls,
             implicit_tls=section.tls.mode == "implicit",

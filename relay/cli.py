@@ -56,7 +56,7 @@ def serve(config: ConfigOption = None) -> None:
     """
     from relay.admin.sockets import AdminUnavailable
     from relay.app import run
-    from relay.ingress.data import scratch_problem
+    from relay.ingress.body import scratch_problem
     from relay.ingress.listener import BindError
     from relay.spool.database import SpoolUnusable
     from relay.spool.lock import SpoolInUse

@@ -59,7 +59,6 @@ NOT_YET: Final = (
     NotYet("identities[].limits.messages_per_minute", may_be=None),
     NotYet("identities[].limits.messages_per_day", may_be=None),
     NotYet("spool.url", beginnings=("postgresql:", "postgres:"), instead="write sqlite:/path/of/a/file, or none"),
-    NotYet("limits.data_memory"),
 )
 
 

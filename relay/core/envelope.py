@@ -7,10 +7,11 @@ address) and kind where it would not: white space after the colon, no brackets a
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.core import reply
 from relay.core.reply import Reply
+from relay.core.tolerance import Tolerance
 
 MAX_PATH: Final = 320  # RFC 5321 §4.5.3.1.3 guarantees 256; local part 64 + "@" + domain 255 is what exists
 
@@ -20,6 +21,7 @@ _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _LITERAL = re.compile(r"\[[\x21-\x5a\x5e-\x7e]+\]")
 _SOURCE_ROUTE = re.compile(r"@[^\s:<>@]+(?:,@[^\s:<>@]+)*:")
+_ORDINARY_PATH = re.compile(rf"<({_DOT_STRING.pattern})@({_DOMAIN.pattern})>(?![^ \t])")  # as nearly all are
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e]+))?")
 
 
@@ -98,8 +100,7 @@ class Envelope:
     envid: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(NamedTuple):
     """The part of a MAIL or RCPT command before its parameters: `text` without brackets; `bracketed` as it stood."""
 
     text: str
@@ -108,8 +109,27 @@ class Path:
     rest: str
 
 
+class PathArgument(NamedTuple):
+    """What stands behind `FROM:` or `TO:`, read: `address` is None for `<>`, `rest` holds the parameters."""
+
+    address: Address | None
+    rest: str
+    tolerances: frozenset[Tolerance] = frozenset()
+
+
+def read_path(argument: str) -> PathArgument:
+    """Read `<path> parameters`, the text behind `FROM:` or `TO:`; raises PathError."""
+    ordinary = _ORDINARY_PATH.match(argument)
+    if ordinary is not None and ordinary.end() <= MAX_PATH:
+        return PathArgument(Address(ordinary[1], ordinary[2]), argument[ordinary.end() :])
+    path = split_path(argument)
+    found = ((Tolerance.NO_BRACKETS, not path.bracketed), (Tolerance.PATH_SPACING, path.spaced))
+    tolerances = frozenset(kind for kind, shown in found if shown)
+    return PathArgument(Address.parse(path.text) if path.text else None, path.rest, tolerances)
+
+
 def split_path(argument: str) -> Path:
-    """Divide `<path> parameters`, the text behind `FROM:` or `TO:`; raises PathError."""
+    """Divide `<path> parameters` whatever it looks like; raises PathError."""
     text = argument.lstrip(" \t")
     spaced = text != argument
     if not text.startswith("<"):

@@ -1,90 +1,34 @@
-"""Reads the content of a message off the wire: finds its end, un-stuffs it, normalises it, and never holds too much.
+"""Reads the content of a message off the wire: finds its end and keeps within bounds what it holds of it.
 
-One pass, any chunking. What is kept is bounded: the header section in memory (at most 1 MB), the body in memory up to
-128 KB and in an unnamed temporary file beyond. Content that will be refused is read to its end and dropped: stopping
-early would let the rest of it be taken for commands.
+One pass, any chunking. The header section is kept in memory (at most 1 MB), the body where `body` puts it. Content that
+will be refused is read to its end and dropped: stopping early would let the rest of it be taken for commands. What it
+is refused for hangs on the whole of it, never on how it was cut.
 
 End of data, by the line end of the session (RFC 5321 §4.1.1.4, and the smuggling attacks of 2023):
 * CRLF session: CRLF.CRLF and nothing else. Only a dot behind CRLF is un-stuffed.
 * bare-LF session (a tolerance): LF.LF and nothing else. Only a dot behind LF is un-stuffed.
 
-Afterwards every lone LF and lone CR becomes CRLF, so no later reader can disagree about where a line ends.
+Every lone LF and lone CR becomes CRLF (see `unwrapping`), so no later reader can disagree about where a line ends.
 """
 
-import os
 import re
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
-from typing import IO, Final
+from typing import Final
 
 from relay.core import reply
 from relay.core.message import Content
 from relay.core.mime import MAX_LINE
 from relay.core.reply import Reply
+from relay.core.tolerance import Tolerance
+from relay.ingress.body import StoredBody
+from relay.ingress.memory import Share
+from relay.ingress.unwrapping import LineEnd, Unwrapper
 
 HEADER_LIMIT: Final = 1_000_000
-MEMORY_LIMIT: Final = 128 * 1024
-_READ_SIZE: Final = 64 * 1024
 
-_ANY_LINE_END = re.compile(rb"\r\n|\r|\n")
 # A line of one dot that some client believes to be the end of data, at the very end of what arrived so far.
 _SUPPOSED_END = re.compile(rb"(?:\n|\r)\.(?:\r\n|\n|\r)\Z")
-
-
-class LineEnd(Enum):
-    """What ends a line in this session; decided by its first command."""
-
-    CRLF = b"\r\n"
-    LF = b"\n"
-
-
-class SpooledBody:
-    """The body of one message: memory first, a temporary file when it grows; gone when closed."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._file: IO[bytes] | None = None
-        self.size = 0
-
-    def append(self, octets: bytes) -> None:
-        """Add octets; raises OSError when the temporary file cannot take them."""
-        self.size += len(octets)
-        if self._file is None:
-            self._parts.append(octets)
-            if self.size <= MEMORY_LIMIT:
-                return
-            self._file = tempfile.TemporaryFile(prefix="sparkpost-relay-")  # noqa: SIM115 - closed by close()
-            octets, self._parts = b"".join(self._parts), []
-        self._file.write(octets)
-
-    def chunks(self) -> Iterator[bytes]:
-        if self._file is None:
-            yield from self._parts
-            return
-        self._file.flush()
-        descriptor, position = self._file.fileno(), 0
-        while octets := os.pread(descriptor, _READ_SIZE, position):  # shares no position with other readers
-            position += len(octets)
-            yield octets
-
-    def close(self) -> None:
-        self._parts.clear()
-        if self._file is not None:
-            self._file.close()
-
-
-def scratch_problem() -> str | None:
-    """Why large bodies could not be kept on this host, and what would help; None if they can."""
-    try:
-        tempfile.TemporaryFile(prefix="sparkpost-relay-").close()
-    except OSError as error:
-        return (
-            f"no temporary file can be made ({error}): messages over {MEMORY_LIMIT // 1024} KB will be answered 452; "
-            "mount a writable folder, such as a tmpfs, at /tmp, or name one in TMPDIR"
-        )
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,48 +42,88 @@ class DataLimits:
 class DataReader:
     """One message's way from 354 to the final dot.
 
-    Feed octets until `feed` returns how many of them lie behind the end of data. Then `refusal` says why the content
-    cannot be taken, if it cannot; otherwise `content()` is the message.
+    Feed octets until `feed` returns what lies behind the end of data. Then `refusal` says why the content cannot be
+    taken, if it cannot; otherwise `content()` is the message. `admits` is asked before each feed.
     """
 
-    def __init__(self, limits: DataLimits, line_end: LineEnd) -> None:
+    __slots__ = (
+        "_body",
+        "_dotted",
+        "_end",
+        "_header",
+        "_held",
+        "_in_header",
+        "_keeping",
+        "_lack",
+        "_last",
+        "_limits",
+        "_lines",
+    )
+
+    def __init__(self, limits: DataLimits, line_end: LineEnd, share: Share | None = None) -> None:
         self._limits = limits
         self._end = line_end.value + b"." + line_end.value
         self._dotted = line_end.value + b"."
         # RFC 5321 §4.1.1.4: the CRLF of the DATA command counts as the one before a first dot. It is not content.
         self._held = line_end.value
-        self._skip = len(line_end.value)
         self._last = b""
+        self._lines = Unwrapper(line_end)
         self._header = bytearray()
         self._in_header = True
-        self._body = SpooledBody()
-        self._size = 0
-        self._line = 0
-        self._longest_line = 0
-        self._eight_bit = False
-        self.refusal: Reply | None = None
-        self.tolerances: set[str] = set()
-        if line_end is LineEnd.LF:
-            self.tolerances.add("bare-lf")
+        self._body = StoredBody(share)
+        self._keeping = True
+        self._lack: Reply | None = None
 
     @property
     def stalled(self) -> bool:
         """True when the client may believe that it has ended the data, with line ends that do not."""
         return _SUPPOSED_END.search(self._last) is not None
 
+    # -- memory -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _used(self) -> int:
+        """Octets of the content that are in memory."""
+        return len(self._header) + self._body.size * self._body.in_memory
+
+    def admits(self, octets: int) -> bool:
+        """Is there memory for so many octets more? Where it is short, the body goes to a file."""
+        if not (self._keeping and self._body.in_memory) or self._body.share.reach(self._used + octets):
+            return True
+        if self._in_header:
+            return False
+        try:
+            self._body.move_to_file()
+        except OSError:
+            return False
+        self._body.share.settle(self._used)
+        return True
+
+    def wait_for_memory(self, octets: int, served: Callable[[], None]) -> None:
+        """`served` is called when there is memory for so many octets more."""
+        self._body.share.wait(self._used + octets, served)
+
+    def give_up(self) -> None:
+        """There was no memory for too long."""
+        self._lack = reply.NO_ROOM
+        self._drop()
+
+    # -- content ------------------------------------------------------------------------------------------------------
+
     def feed(self, octets: bytes) -> bytes | None:
         """Take octets. None: the end has not come; else the octets that follow it."""
         held = self._held + octets
-        end = held.find(self._end)
+        dot = held.find(self._dotted)
+        end = -1 if dot < 0 else held.find(self._end, dot)
         if end >= 0:
-            self._keep(held[: end + len(self._end) // 2])
-            if self._longest_line > MAX_LINE:
-                self.tolerances.add("long-line")
+            self._keep(held[: end + len(self._end) // 2], dotted=dot < end)
+            self._body.share.settle(self._used)
             return held[end + len(self._end) :]
         self._last = held[-5:]
-        keep = self._undecided(held)
-        self._held = held[len(held) - keep :]
-        self._keep(held[: len(held) - keep])
+        decided = len(held) - self._undecided(held)
+        self._held = held[decided:]
+        self._keep(held[:decided], dotted=dot >= 0)
+        self._body.share.settle(self._used)
         return None
 
     def _undecided(self, held: bytes) -> int:
@@ -150,77 +134,76 @@ class DataReader:
                 return count + held.endswith(b"\r", 0, len(held) - count)
         return int(held.endswith(b"\r"))
 
-    def _keep(self, octets: bytes) -> None:
-        """Un-stuff, normalise, measure and store octets that do not end within a line end."""
-        octets = octets.replace(self._dotted, self._dotted[:-1])
-        if self._skip:
-            if not octets:
-                return
-            octets, self._skip = octets[self._skip :], 0
-        octets = self._normalise(octets)
-        self._size += len(octets)
-        if self.refusal is not None:
+    def _keep(self, octets: bytes, *, dotted: bool) -> None:
+        lines = self._lines
+        octets = lines.unwrap(octets, dotted=dotted)
+        if not self._keeping:
             return
-        self._measure(octets)
-        if self._size > self._limits.message_size:
-            self._refuse(reply.message_too_large(self._limits.message_size))
-        elif self._longest_line > self._limits.line_length:
-            self._refuse(reply.line_too_long(self._limits.line_length))
-        else:
+        if lines.size > self._limits.message_size or lines.longest_line > self._limits.line_length:
+            self._drop()
+            return
+        if self._in_header:
+            octets = self._divide(octets)
+        if octets:
             self._store(octets)
 
-    def _normalise(self, octets: bytes) -> bytes:
-        pairs = octets.count(b"\r\n")
-        lone_lf = octets.count(b"\n") - pairs
-        lone_cr = octets.count(b"\r") - pairs
-        if not (lone_lf or lone_cr):
-            return octets
-        if lone_lf:
-            self.tolerances.add("bare-lf")
-        if lone_cr:
-            self.tolerances.add("lone-cr")
-        return _ANY_LINE_END.sub(b"\r\n", octets)
-
-    def _measure(self, octets: bytes) -> None:
-        if not self._eight_bit and not octets.isascii():
-            self._eight_bit = True
-        first, *others = octets.split(b"\r\n")
-        self._line += len(first)
-        if others:
-            self._longest_line = max(self._longest_line, self._line, *map(len, others))
-            self._line = len(others[-1])
-        else:
-            self._longest_line = max(self._longest_line, self._line)
-
     def _store(self, octets: bytes) -> None:
-        if self._in_header:
-            searched = max(0, len(self._header) - 3)
-            self._header += octets
-            if self._header.startswith(b"\r\n"):
-                end = 0  # no header section at all: the content begins with the empty line
-            else:
-                found = self._header.find(b"\r\n\r\n", searched)
-                if found < 0:
-                    if len(self._header) > HEADER_LIMIT:
-                        self._refuse(reply.HEADER_TOO_LARGE)
-                    return
-                end = found + 2
-            octets = bytes(self._header[end:])
-            del self._header[end:]
-            self._in_header = False
+        if not self._keeping:
+            return
         try:
             self._body.append(octets)
         except OSError:
-            self._refuse(reply.NO_ROOM)
+            self._lack = reply.NO_ROOM
+            self._drop()
 
-    def _refuse(self, why: Reply) -> None:
-        self.refusal = why
+    def _divide(self, octets: bytes) -> bytes:
+        """Add to the header section; what lies behind its end belongs to the body."""
+        header, before = self._header, len(self._header)
+        header += octets
+        if header.startswith(b"\r\n"):
+            end = 0  # no header section at all: the content begins with the empty line
+        else:
+            end = header.find(b"\r\n\r\n", max(0, before - 3))
+            end = end + 2 if end >= 0 else len(header)
+        self._in_header = end == len(header)
+        del header[end:]
+        if len(header) > HEADER_LIMIT:
+            self._lack = reply.HEADER_TOO_LARGE
+            self._drop()
+        return octets[end - before :]
+
+    def _drop(self) -> None:
+        """Nothing is kept any more."""
+        self._keeping = False
         self._body.close()
         self._header.clear()
 
+    # -- its end ------------------------------------------------------------------------------------------------------
+
+    @property
+    def refusal(self) -> Reply | None:
+        """Why the content cannot be taken; None if it can."""
+        if self._lines.size > self._limits.message_size:
+            return reply.message_too_large(self._limits.message_size)
+        if self._lines.longest_line > self._limits.line_length:
+            return reply.line_too_long(self._limits.line_length)
+        return self._lack
+
+    @property
+    def tolerances(self) -> set[Tolerance]:
+        """What the client was forgiven."""
+        kinds = set()
+        if self._lines.bare_lf:
+            kinds.add(Tolerance.BARE_LF)
+        if self._lines.lone_cr:
+            kinds.add(Tolerance.LONE_CR)
+        if self._lines.longest_line > MAX_LINE:
+            kinds.add(Tolerance.LONG_LINE)
+        return kinds
+
     def content(self) -> Content:
         """The message; its body must be closed by whoever receives it."""
-        return Content(bytes(self._header), self._body, self._longest_line, self._eight_bit)
+        return Content(bytes(self._header), self._body, self._lines.longest_line, self._lines.eight_bit)
 
     def discard(self) -> None:
         """Give up the content of a session that ended before its final dot."""

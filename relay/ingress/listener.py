@@ -14,7 +14,8 @@ from typing import Any, Final
 from relay.config import ListenerTls
 from relay.core import reply
 from relay.core.reply import Reply
-from relay.ingress.session import Service, SmtpSession
+from relay.ingress.service import Service
+from relay.ingress.session import SmtpSession, blank
 
 _BACKLOG: Final = 512
 
@@ -47,12 +48,11 @@ class Connections:
     def next_id(self) -> str:
         return f"s{next(self._ids)}"
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work that must come to its end whatever becomes of the connection it was begun for."""
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self._done)
-        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
@@ -162,7 +162,8 @@ def tls_context(section: ListenerTls) -> ssl.SSLContext:
 
 
 def _factory(service: Service, connections: Connections) -> Callable[[], SmtpSession]:
-    return lambda: SmtpSession(service, connections.next_id())
+    attributes = blank(service, asyncio.get_running_loop())
+    return lambda: SmtpSession(service, connections.next_id(), attributes)
 
 
 def bound_socket(family: int, host: str, port: int) -> socket.socket:

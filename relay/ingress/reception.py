@@ -42,12 +42,17 @@ class Reception:
         self._metrics = metrics
 
     async def receive(
-        self, envelope: Envelope, raw: Content, decision: Decision, bearer: Callable[[], Bearer], origin: Provenance
+        self,
+        envelope: Envelope,
+        raw: Content,
+        decision: Decision,
+        bearer: Callable[[Decision], Bearer],
+        origin: Provenance,
     ) -> Reply:
         """The reply to the final dot. Owns `raw` from here on."""
         queue_id = queue_id_of(self._clock.now(), int.from_bytes(os.urandom(4), "big"))
         identity = decision.assignment.identity
-        self._metrics.messages_received.labels(origin.listener, identity).inc()
+        self._metrics.messages_received.count(origin.listener, identity)
         answer = admission.content(decision, raw.header)
         if answer is None:
             prepared = content.prepare(
@@ -62,7 +67,7 @@ class Reception:
                     epoch=self._clock.now(),
                 ),
             )
-            answer = await self._intake.accept(Message(queue_id, envelope, prepared), bearer())
+            answer = await self._intake.accept(Message(queue_id, envelope, prepared), bearer(decision))
         else:
             raw.close()
         self._report(answer, queue_id, identity, envelope, raw.size, origin)
@@ -71,17 +76,16 @@ class Reception:
     def _report(
         self, answer: Reply, queue_id: str, identity: str, envelope: Envelope, size: int, origin: Provenance
     ) -> None:
-        fields = {
-            "queue_id": queue_id,
-            "session": origin.session,
-            "listener": origin.listener,
-            "identity": identity,
-            "reverse_path": str(envelope.reverse_path),
-            "recipients": [str(recipient) for recipient in envelope.recipients],
-            "size": size,
-            "reply": str(answer),
-        }
-        if answer.positive:
-            log.info(events.TX_ACCEPTED, **fields)
-        else:
-            log.warning(events.TX_REJECTED, **fields)
+        positive = answer.positive
+        tell = log.info if positive else log.warning
+        tell(
+            events.TX_ACCEPTED if positive else events.TX_REJECTED,
+            queue_id=queue_id,
+            session=origin.session,
+            listener=origin.listener,
+            identity=identity,
+            reverse_path=str(envelope.reverse_path),
+            recipients=[str(recipient) for recipient in envelope.recipients],
+            size=size,
+            reply=str(answer),
+        )

@@ -4,29 +4,24 @@ A transaction lasts from MAIL to the final dot (RFC 5321 §3.3). Whose mail it i
 listener, network and reverse-path are all known; the decision stands for the whole transaction.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from relay.core import reply
 from relay.core.envelope import (
-    Address,
     Envelope,
     InternationalAddress,
-    Path,
     PathError,
     Recipient,
     ReversePath,
     parse_parameters,
-    split_path,
+    read_path,
 )
 from relay.core.reply import Reply
+from relay.core.tolerance import Tolerance
 from relay.policy import admission
 from relay.policy.identity import Decision
-
-_FROM: Final = re.compile(r"\s*FROM\s*:(.*)", re.IGNORECASE | re.DOTALL)
-_TO: Final = re.compile(r"\s*TO\s*:(.*)", re.IGNORECASE | re.DOTALL)
 
 # Parameters of extensions that are not offered but that clients send all the same; taken, so that their mail passes.
 _MAIL_KEYWORDS: Final = frozenset({"SIZE", "BODY", "AUTH", "RET", "ENVID", "SMTPUTF8"})
@@ -50,35 +45,49 @@ class Transaction:
     def __init__(self, limits: EnvelopeLimits, choose: Choose) -> None:
         self._limits = limits
         self._choose = choose
-        self.tolerances: set[str] = set()
+        self.tolerances: set[Tolerance] = set()
+        self._known: _Accepted | None = None
         self.reset()
 
     def reset(self) -> None:
         """Forget the transaction: RSET, EHLO, the end of data."""
-        self._reverse_path: ReversePath | None = None
-        self._parameters: Parameters = {}
+        self._sender: _Accepted | None = None
         self._recipients: list[Recipient] = []
-        self._decision: Decision | None = None
+
+    def forget(self) -> None:
+        """The client is somebody else from now on."""
+        self.reset()
+        self._known = None
 
     @property
     def open(self) -> bool:
         """Between MAIL and the end of data."""
-        return self._reverse_path is not None
+        return self._sender is not None
 
     def mail(self, argument: str) -> Reply:
         """MAIL: `argument` is everything behind the verb."""
         if self.open:
             return reply.MAIL_NESTED
-        match = _FROM.fullmatch(argument)
-        if match is None:
+        if self._known is None or self._known.argument != argument:  # many say the same MAIL again and again
+            accepted = self._accept(argument)
+            if isinstance(accepted, Reply):
+                return accepted
+            self._known = accepted
+        self._sender = self._known
+        self.tolerances |= self._sender.tolerances
+        return reply.MAIL_OK
+
+    def _accept(self, argument: str) -> "_Accepted | Reply":
+        word, _, rest = argument.partition(":")
+        if word.strip().upper() != "FROM":
             return reply.MAIL_SYNTAX
         try:
-            path = split_path(match[1])
-            reverse_path = ReversePath(Address.parse(path.text) if path.text else None)
+            path = read_path(rest)
         except InternationalAddress:
             return reply.SMTPUTF8_UNSUPPORTED
         except PathError as error:
             return reply.sender_syntax(str(error))
+        reverse_path = ReversePath(path.address)
         parameters = parse_parameters(path.rest)
         if isinstance(parameters, Reply):
             return parameters
@@ -88,9 +97,8 @@ class Transaction:
         refusal = admission.reverse_path(decision, reverse_path)
         if refusal is not None:
             return refusal
-        self._tolerate(path)
-        self._reverse_path, self._parameters, self._decision = reverse_path, parameters, decision
-        return reply.MAIL_OK
+        most = admission.recipient_limit(decision, self._limits.recipients)
+        return _Accepted(argument, reverse_path, parameters, decision, most, path.tolerances)
 
     def _mail_parameters(self, parameters: Parameters) -> Reply | None:
         for keyword, value in parameters.items():
@@ -115,31 +123,29 @@ class Transaction:
 
     def rcpt(self, argument: str) -> Reply:
         """RCPT: `argument` is everything behind the verb."""
-        if self._decision is None:
+        if self._sender is None:
             return reply.MAIL_FIRST
-        match = _TO.fullmatch(argument)
-        if match is None:
+        word, _, rest = argument.partition(":")
+        if word.strip().upper() != "TO":
             return reply.RCPT_SYNTAX
         try:
-            path = split_path(match[1])
-            if not path.text:
-                return reply.NULL_RECIPIENT
-            address = Address.parse(path.text)
+            path = read_path(rest)
         except InternationalAddress:
             return reply.SMTPUTF8_UNSUPPORTED
         except PathError as error:
             return reply.recipient_syntax(str(error))
+        if path.address is None:
+            return reply.NULL_RECIPIENT
         parameters = parse_parameters(path.rest)
         if isinstance(parameters, Reply):
             return parameters
-        unknown = next((keyword for keyword in parameters if keyword not in _RCPT_KEYWORDS), None)
-        if unknown is not None:
-            return reply.parameter_unknown(unknown)
-        limit = admission.recipient_limit(self._decision, self._limits.recipients)
-        if len(self._recipients) >= limit:
-            return reply.too_many_recipients(limit)
-        self._tolerate(path)
-        self._recipients.append(Recipient(address, parameters.get("NOTIFY"), parameters.get("ORCPT")))
+        for keyword in parameters:
+            if keyword not in _RCPT_KEYWORDS:
+                return reply.parameter_unknown(keyword)
+        if len(self._recipients) >= self._sender.most_recipients:
+            return reply.too_many_recipients(self._sender.most_recipients)
+        self.tolerances |= path.tolerances
+        self._recipients.append(Recipient(path.address, parameters.get("NOTIFY"), parameters.get("ORCPT")))
         return reply.RCPT_OK
 
     def data(self, argument: str) -> Reply:
@@ -154,22 +160,27 @@ class Transaction:
 
     def take(self) -> tuple[Envelope, Decision]:
         """The envelope at the end of data and whose it is; the transaction is over."""
-        assert self._reverse_path is not None
-        assert self._decision is not None
-        body = self._parameters.get("BODY")
+        assert self._sender is not None
+        sender, parameters = self._sender, self._sender.parameters
+        body = parameters.get("BODY")
         envelope = Envelope(
-            reverse_path=self._reverse_path,
+            reverse_path=sender.reverse_path,
             recipients=tuple(self._recipients),
             body=body.upper() if body else None,
-            ret=self._parameters.get("RET"),
-            envid=self._parameters.get("ENVID"),
+            ret=parameters.get("RET"),
+            envid=parameters.get("ENVID"),
         )
-        decision = self._decision
         self.reset()
-        return envelope, decision
+        return envelope, sender.decision
 
-    def _tolerate(self, path: Path) -> None:
-        if not path.bracketed:
-            self.tolerances.add("no-brackets")
-        if path.spaced:
-            self.tolerances.add("path-spacing")
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """A MAIL that was accepted, and what it means in this session as long as the client stays who it is."""
+
+    argument: str
+    reverse_path: ReversePath
+    parameters: Parameters
+    decision: Decision
+    most_recipients: int
+    tolerances: frozenset[Tolerance]

@@ -87,7 +87,6 @@ def test_only_keys_that_may_be_set_are_printed() -> None:
     printed = dump(load(None, {"SPARKPOST_API_KEY": "k"}))
 
     assert "open_tracking" not in printed
-    assert "data_memory" not in printed
     assert "  url: sqlite:/var/lib/sparkpost-relay/spool.db\n" in printed
 
 

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core import reply
-from relay.ingress.data import HEADER_LIMIT, MEMORY_LIMIT, DataLimits, DataReader, LineEnd, scratch_problem
+from relay.ingress.body import MEMORY_LIMIT, scratch_problem
+from relay.ingress.data import HEADER_LIMIT, DataLimits, DataReader
+from relay.ingress.unwrapping import LineEnd
 
 LIMITS = DataLimits(message_size=1_000_000, line_length=100_000)
 

@@ -1,0 +1,126 @@
+"""Who is at the other end of a connection, as policy, log and metrics see it."""
+
+import ipaddress
+import ssl
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from relay.core.envelope import ReversePath
+from relay.core.login import Login
+from relay.core.ports import Bearer
+from relay.core.reply import Reply
+from relay.core.tolerance import Tolerance
+from relay.ingress.auth import Authenticated
+from relay.ingress.conversation import Conversation
+from relay.ingress.reception import Provenance
+from relay.ingress.service import Service
+from relay.observe import log as events
+from relay.policy.identity import Client, Decision
+
+log = structlog.get_logger()
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Caller:
+    """One client of one listener, from its connection to its end; `reason` is why that came."""
+
+    def __init__(self, service: Service, session_id: str, peername: Any) -> None:
+        self.id = session_id
+        self.address = peer_address(peername)
+        self.messages = 0
+        self.reason = "closed by the client"
+        self._service = service
+        self._client = Client(listener=service.listener, address=self.address)
+        self._passthrough: Login | None = None
+        self._tolerances: set[Tolerance] = set()
+        self._origin = Provenance(session_id, service.listener, "", str(self.address), "SMTP")
+
+    @property
+    def on_host(self) -> bool:
+        """Does it speak from this very host?"""
+        return self.address is not None and self.address.is_loopback
+
+    # -- what policy asks ---------------------------------------------------------------------------------------------
+
+    def choose(self, reverse_path: ReversePath) -> Decision | Reply:
+        """Whose mail it is that begins now."""
+        return self._service.identities.choose(self._client, reverse_path)
+
+    def bearer(self, decision: Decision) -> Bearer:
+        """On whose behalf it goes, under the login of this moment."""
+        return self._service.bearer(decision, self._passthrough)
+
+    def origin(self, said: Conversation) -> Provenance:
+        """Where a message comes from that has just been completed."""
+        protocol = _protocol(said)
+        if said.helo != self._origin.helo or protocol != self._origin.protocol:
+            self._origin = replace(self._origin, helo=said.helo, protocol=protocol)
+        return self._origin
+
+    def logged_in(self, proof: Authenticated) -> None:
+        self._client = replace(
+            self._client, login=proof.login, proved=proof.proved, passthrough=proof.passthrough is not None
+        )
+        self._passthrough = proof.passthrough
+
+    def upgraded(self) -> None:
+        """TLS is on: nothing that was proved before counts any more (RFC 3207 §4.2)."""
+        self._client = Client(listener=self._service.listener, address=self.address)
+        self._passthrough = None
+
+    # -- what is told -------------------------------------------------------------------------------------------------
+
+    def opened(self) -> None:
+        log.info(events.LINK_OPEN, session=self.id, listener=self._service.listener, peer=str(self.address))
+
+    def closed(self, *, lost: bool) -> None:
+        log.info(
+            events.LINK_CLOSE,
+            session=self.id,
+            listener=self._service.listener,
+            reason="connection lost" if lost else self.reason,
+            messages=self.messages,
+        )
+
+    def replied(self, verb: str, answer: Reply) -> None:
+        self._service.metrics.replies.count(answer.code)
+        if answer.code >= 400 and verb != "DOT":  # the reception tells of messages
+            log.info(
+                events.TX_REJECTED,
+                session=self.id,
+                listener=self._service.listener,
+                command=verb,
+                reply=str(answer),
+            )
+
+    def tolerated(self, kind: Tolerance) -> None:
+        self._service.metrics.tolerances.labels(kind.value).inc()
+        if kind not in self._tolerances:
+            self._tolerances.add(kind)
+            log.info(events.TOLERANCE, session=self.id, peer=str(self.address), kind=kind.value)
+
+
+def _protocol(said: Conversation) -> str:
+    """The `with` word of the Received line (RFC 3848)."""
+    if not said.extended:
+        return "SMTP"
+    return "ESMTP" + "S" * said.tls + "A" * (said.login is not None)
+
+
+def peer_address(peername: Any) -> IPAddress | None:
+    """The client's IP address; an IPv4 client of a dual-stack socket is the IPv4 address. None for a Unix socket."""
+    if not isinstance(peername, tuple):
+        return None
+    address = ipaddress.ip_address(peername[0].partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def handshake_problem(error: Exception) -> str:
+    """Why TLS did not come about, in one line."""
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    return str(error) or type(error).__name__

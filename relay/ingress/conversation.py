@@ -1,0 +1,140 @@
+"""What a client has said of itself so far, and what is answered to each command on account of it. Pure.
+
+Each verb is one method from its argument to the reply. What a reply entails, such as that content follows it, is the
+dialogue's business. Commands and their rules are RFC 5321 §4.1 and §4.3, AUTH is RFC 4954, STARTTLS RFC 3207.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Final
+
+from relay.core import reply
+from relay.core.reply import Reply
+from relay.ingress.steps import DialogueSettings
+from relay.ingress.transaction import Choose, Transaction
+
+
+class Conversation:
+    """One session as its commands see it. `plain_auth` says whether AUTH may be used before TLS on this connection."""
+
+    def __init__(self, settings: DialogueSettings, choose: Choose, *, plain_auth: bool) -> None:
+        self._settings = settings
+        self._plain_auth = plain_auth
+        self.tls = False
+        self.extended = False
+        self.helo = ""
+        self.login: str | None = None
+        self.transaction = Transaction(settings.envelope, choose)
+
+    def upgraded(self) -> None:
+        """TLS is on: what was said before it never happened (RFC 3207 §4.2)."""
+        self.tls = True
+        self.extended = False
+        self.helo = ""
+        self.authenticated(None)
+
+    def authenticated(self, login: str | None) -> None:
+        """From now on the client is somebody else."""
+        self.login = login
+        self.transaction.forget()
+
+    # -- commands -----------------------------------------------------------------------------------------------------
+
+    def ehlo(self, argument: str) -> Reply:
+        name = argument.strip()
+        if not name:
+            return reply.HELLO_NEEDS_NAME
+        self.transaction.reset()
+        self.helo, self.extended = name, True
+        return _welcome(self._settings, self.tls, self.tls or self._plain_auth)
+
+    def helo_(self, argument: str) -> Reply:
+        name = argument.strip()
+        if not name:
+            return reply.HELLO_NEEDS_NAME
+        self.transaction.reset()
+        self.helo, self.extended = name, False
+        return reply.hello(self._settings.hostname)
+
+    def starttls(self, argument: str) -> Reply:
+        """220 means that TLS may begin, if nothing has come behind the command."""
+        if self.tls:
+            return reply.TLS_ACTIVE
+        if not self._settings.starttls:
+            return reply.TLS_NOT_OFFERED
+        return reply.NO_PARAMETERS if argument.strip() else reply.TLS_GO
+
+    def auth_refusal(self) -> Reply | None:
+        """Why AUTH is out of place now; None if it is not."""
+        if self._settings.auth == "none":
+            return reply.AUTH_NOT_OFFERED
+        if not (self.tls or self._plain_auth):
+            return reply.AUTH_NEEDS_TLS
+        if not self.helo:
+            return reply.HELLO_FIRST
+        if self.login is not None:
+            return reply.AUTH_ALREADY
+        if self.transaction.open:
+            return reply.AUTH_IN_TRANSACTION
+        return None
+
+    def mail(self, argument: str) -> Reply:
+        if not self.helo:
+            return reply.HELLO_FIRST
+        if self.login is None and self._settings.auth in {"required", "passthrough"}:
+            return reply.AUTH_REQUIRED if self.tls or self._plain_auth else reply.TLS_REQUIRED
+        return self.transaction.mail(argument)
+
+    def rcpt(self, argument: str) -> Reply:
+        return self.transaction.rcpt(argument)
+
+    def data(self, argument: str) -> Reply:
+        """354 means that the content comes next."""
+        return self.transaction.data(argument)
+
+    def rset(self, argument: str) -> Reply:
+        self.transaction.reset()
+        return reply.OK
+
+    def noop(self, argument: str) -> Reply:
+        return reply.OK
+
+    def quit(self, argument: str) -> Reply:
+        return reply.BYE
+
+    def vrfy(self, argument: str) -> Reply:
+        return reply.VRFY
+
+    def expn(self, argument: str) -> Reply:
+        return reply.NOT_IMPLEMENTED
+
+    def help(self, argument: str) -> Reply:
+        return reply.HELP
+
+
+COMMANDS: Final[Mapping[str, Callable[[Conversation, str], Reply]]] = {
+    "MAIL": Conversation.mail,
+    "RCPT": Conversation.rcpt,
+    "DATA": Conversation.data,
+    "EHLO": Conversation.ehlo,
+    "HELO": Conversation.helo_,
+    "STARTTLS": Conversation.starttls,
+    "RSET": Conversation.rset,
+    "NOOP": Conversation.noop,
+    "QUIT": Conversation.quit,
+    "VRFY": Conversation.vrfy,
+    "EXPN": Conversation.expn,
+    "HELP": Conversation.help,
+}
+
+
+@lru_cache(maxsize=64)
+def _welcome(settings: DialogueSettings, tls: bool, auth: bool) -> Reply:
+    """The reply to EHLO: our name and what is offered."""
+    offered = ["PIPELINING", f"SIZE {settings.envelope.message_size}", "8BITMIME", "ENHANCEDSTATUSCODES"]
+    if settings.starttls and not tls:
+        offered.append("STARTTLS")
+    if settings.auth != "none" and auth:
+        # The second form is for clients older than RFC 2554, which look for nothing else.
+        offered += ["AUTH PLAIN LOGIN", "AUTH=PLAIN LOGIN"]
+    return reply.welcome(settings.hostname, offered)

@@ -1,0 +1,46 @@
+"""What the sessions of one listener share."""
+
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from relay.core.login import Login
+from relay.core.ports import Bearer, Clock
+from relay.core.reply import Reply
+from relay.core.secret import Secret
+from relay.ingress.auth import Authenticated
+from relay.ingress.reception import Reception
+from relay.ingress.steps import DialogueSettings
+from relay.observe.metrics import Metrics
+from relay.policy.identity import Decision, Identities
+
+if TYPE_CHECKING:
+    from relay.ingress.session import SmtpSession
+
+
+class Authenticator(Protocol):
+    """Finds out whether what a client presents is true."""
+
+    async def authenticate(self, user: str, password: Secret) -> Authenticated: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Everything the sessions of one listener share."""
+
+    listener: str
+    settings: DialogueSettings
+    tls: ssl.SSLContext | None
+    implicit_tls: bool
+    identities: Identities
+    bearer: Callable[[Decision, Login | None], Bearer]
+    authenticator: Authenticator | None
+    reception: Reception
+    clock: Clock
+    metrics: Metrics
+    command_timeout: float
+    plain_auth_off_host: bool
+    admit: Callable[["SmtpSession"], Reply | None]
+    forget: Callable[["SmtpSession"], None]
+    spawn: Callable[[Coroutine[Any, Any, None]], None]

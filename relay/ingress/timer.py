@@ -1,0 +1,48 @@
+"""The one timer of a session: how long the client may go without progress from where it is now."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+NEVER: Final = float("inf")
+
+
+class ProgressTimer:
+    """Calls back once the client has made no progress for as long as it was given.
+
+    Progress moves the deadline and nothing else; the loop's handle is replaced only when it would come too late, or
+    when it has come too early. So what is sent octet by octet costs nothing here.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, expired: Callable[[], None]) -> None:
+        self._loop = loop
+        self._expired = expired
+        self._deadline = NEVER
+        self._handle: asyncio.TimerHandle | None = None
+
+    def give(self, seconds: float) -> None:
+        """From now on the client has so many seconds."""
+        self._deadline = self._loop.time() + seconds
+        if self._handle is None or self._handle.when() > self._deadline:
+            self._set()
+
+    def stop(self) -> None:
+        """The client has all the time in the world."""
+        self._deadline = NEVER
+
+    def end(self) -> None:
+        """There will be no more of it."""
+        self._deadline = NEVER
+        self._set()
+
+    def _set(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle = None if self._deadline == NEVER else self._loop.call_at(self._deadline, self._fire)
+
+    def _fire(self) -> None:
+        self._handle = None
+        if self._loop.time() < self._deadline:
+            self._set()
+        else:
+            self._expired()
