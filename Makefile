@@ -30,9 +30,9 @@ types: .venv/ready
 docs-check: .venv/ready
 	$(RUN)/pytest tests/docs
 
-# All three, whatever one of them finds.
+# All of them, whatever one of them finds.
 bench: .venv/ready
-	@status=0; for part in 'benchmarks --quick' benchmarks.scenarios 'benchmarks.spool --quick'; do \
+	@status=0; for part in 'benchmarks --quick' 'benchmarks.ingress --quick' benchmarks.scenarios 'benchmarks.spool --quick'; do \
 	  echo "== python -m $$part"; $(RUN)/python -m $$part || status=1; echo; done; exit $$status
 
 coverage: .venv/ready

@@ -51,16 +51,26 @@ def cpu_seconds(root: int) -> float:
 
 def peak_rss(root: int) -> int:
     """The sum of each living process's own peak, in octets: an upper bound where they peaked at different times."""
-    return sum(_high_water_mark(stat.pid) for stat in tree(root))
+    return sum(_memory(stat.pid, "VmHWM") for stat in tree(root))
 
 
-def _high_water_mark(pid: int) -> int:
+def rss(root: int) -> int:
+    """What the tree's processes have in memory now, in octets; what they share counts for each."""
+    return sum(_memory(stat.pid, "VmRSS") for stat in tree(root))
+
+
+def reset_peak(pid: int) -> None:
+    """From now on a process's peak counts anew (proc(5), clear_refs)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _memory(pid: int, field: str) -> int:
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0  # it ended meanwhile
     for line in status.splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     return 0  # a zombie has no memory
 

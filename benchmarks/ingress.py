@@ -1,0 +1,219 @@
+"""`python -m benchmarks.ingress`: how fast mail is taken in and what it takes of the memory, beside stock aiosmtpd.
+
+Three tables on standard output. The first sets messages per second and CPU time per message beside those of aiosmtpd
+with a handler that does nothing; the relay does everything but keep the message, and logs. The second is about large
+messages: memory, stalls of the loop, CPU time per octet. Below stands what this is meant to be.
+
+Exit status: 0; 1 when a message was refused or a receiver did not run.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from benchmarks import certificates, ours, processes, rig
+from benchmarks.instruments import run_load
+from benchmarks.peers import Peer, started
+from benchmarks.place import PeerError, Place, free_port
+from benchmarks.workloads import Workload, show_size
+
+YARDSTICK: Final = "aiosmtpd"
+RECEIVERS: Final = ["relay", "relay-uvloop", YARDSTICK]
+WORKLOADS: Final = {
+    Workload(2_000, 10): 3.0,
+    Workload(2_000, 10, pipelining=True): 4.0,
+    Workload(2_000, 10, kept=False): 2.0,
+    Workload(50_000, 10): 5.0,
+    Workload(1_000_000, 10): 5.0,
+}
+"""What clients do, and how many times as fast as aiosmtpd the relay is meant to be."""
+
+SMALL: Final = 2_000
+LARGE: Final = 20_000_000
+AT_ONCE: Final = 50
+IDLE_MB: Final = 75.0
+MEGABYTE: Final = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """One run of one receiver."""
+
+    rate: float
+    cpu_ms: float
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Burden:
+    """What large messages cost: megabytes of memory at most, milliseconds of the longest stall, CPU time an octet."""
+
+    peak_mb: float
+    stall_ms: float
+    stall_cpu_ms: float
+    cpu_ns: float
+    failed: int
+
+
+def main() -> int:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ingress", description="Measure how mail is taken in.")
+    parser.add_argument("--quick", action="store_true", help="three short rounds")
+    parser.add_argument("--rounds", type=int, help="rounds over all cells (default 5; quick: 3)")
+    options = parser.parse_args()
+    seconds = 1.0 if options.quick else 3.0
+    receivers = [name for name in RECEIVERS if name != "relay-uvloop" or importlib.util.find_spec("uvloop")]
+    try:
+        rig.build()
+        with tempfile.TemporaryDirectory(prefix="relay-ingress-benchmark-") as scratch:
+            failed = speeds(receivers, options.rounds or (3 if options.quick else 5), seconds, Path(scratch))
+            failed += burdens(Path(scratch))
+    except (rig.RigError, PeerError) as error:
+        print(f"benchmarks.ingress: {error}", file=sys.stderr)
+        return 1
+    return 1 if failed else 0
+
+
+# -- speed ------------------------------------------------------------------------------------------------------------
+
+
+def speeds(receivers: Sequence[str], rounds: int, seconds: float, scratch: Path) -> int:
+    """Prints the first table, medians of the rounds; a ratio is formed within a round. How many messages failed."""
+    failed = 0
+    for workload, goal in WORKLOADS.items():
+        print(f"\n{workload.name} (goal: {goal:g} x aiosmtpd)")
+        print(f"{'':16}{'messages/s':>12}{'CPU ms/msg':>12}{'x aiosmtpd':>12}{'by CPU':>9}")
+        runs: dict[str, list[Speed]] = {name: [] for name in receivers}
+        for number in range(rounds):
+            first = number % len(receivers)
+            for name in [*receivers[first:], *receivers[:first]]:
+                runs[name].append(_speed(name, workload, seconds, scratch))
+        for name in receivers:
+            pairs = list(zip(runs[name], runs[YARDSTICK], strict=True))
+            print(
+                f"  {name:<14}{median(run.rate for run in runs[name]):>12,.0f}"
+                f"{median(run.cpu_ms for run in runs[name]):>12.3f}"
+                f"{median(run.rate / other.rate for run, other in pairs):>12.2f}"
+                f"{median(other.cpu_ms / run.cpu_ms for run, other in pairs):>9.2f}",
+                flush=True,
+            )
+            failed += sum(run.failed for run in runs[name])
+    return failed
+
+
+def _speed(name: str, workload: Workload, seconds: float, scratch: Path) -> Speed:
+    with receiver(name, scratch) as (pid, place):
+        run_load(place.port, "--clients", workload.clients, "--messages", 100)
+        before = processes.cpu_seconds(pid)
+        load = run_load(place.port, *workload.options(seconds))
+        used = processes.cpu_seconds(pid) - before
+        failed = load.refused + load.broken + load.unanswered
+        return Speed(
+            load.accepted / (load.ended - load.started), used / max(1, load.accepted) * 1000 or float("nan"), failed
+        )
+
+
+@contextmanager
+def receiver(name: str, scratch: Path) -> Iterator[tuple[int, Place]]:
+    """One of the receivers, running: its process id and its place."""
+
+    def command(place: Place) -> list[str]:
+        return [sys.executable, "-m", "benchmarks.receivers", name, "--port", str(place.port)]
+
+    with running(Peer(name, name, command), scratch) as (pid, place):
+        yield pid, place
+
+
+@contextmanager
+def running(peer: Peer, scratch: Path) -> Iterator[tuple[int, Place]]:
+    """A peer in a place of its own, which nobody is behind."""
+    directory = Path(tempfile.mkdtemp(dir=scratch))
+    issued = certificates.issue(directory, "127.0.0.1")
+    place = Place(directory, free_port(), "127.0.0.1", free_port(), issued.ca)
+    with started(peer, place) as pid:
+        yield pid, place
+
+
+# -- large messages ---------------------------------------------------------------------------------------------------
+
+
+def burdens(scratch: Path) -> int:
+    """Prints the second table and what it should be. How many messages failed."""
+    idle = _idle_mb(scratch)
+    print(f"\nlarge messages{'peak MB':>28}{'stall ms':>10}{'in CPU ms':>11}{'CPU ns/octet':>14}")
+    with receiver("relay", scratch) as (pid, place):
+        run_load(place.port, "--messages", 20)
+        at_rest = processes.rss(pid) / MEGABYTE
+        rows = {
+            f"{show_size(size)}, {clients} at once": _burden(pid, place, size, clients, count)
+            for size, clients, count in (
+                (SMALL, 1, 5000),
+                (50_000, 1, 2000),
+                (1_000_000, 1, 100),
+                (LARGE, 1, 5),
+                (LARGE, AT_ONCE, AT_ONCE),
+            )
+        }
+    for name, row in rows.items():
+        print(f"  {name:<28}{row.peak_mb:>12.1f}{row.stall_ms:>10.1f}{row.stall_cpu_ms:>11.1f}{row.cpu_ns:>14.1f}")
+    one, many = rows[f"{show_size(LARGE)}, 1 at once"], rows[f"{show_size(LARGE)}, {AT_ONCE} at once"]
+    small, *others = list(rows.values())[:4]
+    costs = [
+        (row.cpu_ns * size - small.cpu_ns * SMALL) / (size - SMALL)
+        for row, size in zip(others, (50_000, 1_000_000, LARGE), strict=True)
+    ]
+    print(
+        f"\n  memory of an idle relay with its spool: {idle:.0f} MB (at most {IDLE_MB:g})"
+        f"\n  memory for one message of 20 MB: {one.peak_mb - at_rest:.1f} MB over rest (at most 8)"
+        f"\n  memory for 50 at once: {many.peak_mb:.0f} MB in all (at most 150)"
+        f"\n  stall by one message of 20 MB: {one.stall_ms:.1f} ms (at most 20)"
+        f"\n  CPU time an octet, from 50 kB to 20 MB, dearest to cheapest: {max(costs) / min(costs):.2f} (at most 1.3;"
+        f" beyond the price of a message of {show_size(SMALL)})"
+    )
+    return sum(row.failed for row in rows.values())
+
+
+def _idle_mb(scratch: Path) -> float:
+    """The memory of a whole relay that has nothing to do."""
+    with running(Peer("relay", "the whole relay", ours.command()), scratch) as (pid, _):
+        return processes.rss(pid) / MEGABYTE
+
+
+def _burden(pid: int, place: Place, size: int, clients: int, count: int) -> Burden:
+    _stalls(pid, place)
+    processes.reset_peak(pid)
+    before = processes.cpu_seconds(pid)
+    load = run_load(place.port, "--size", size, "--clients", clients, "--messages", count, "--timeout", 120)
+    used = processes.cpu_seconds(pid) - before
+    wall, cpu = _stalls(pid, place)
+    peak = processes.peak_rss(pid) / MEGABYTE
+    return Burden(peak, wall, cpu, used / count / size * 1e9, load.refused + load.broken + load.unanswered)
+
+
+def _stalls(pid: int, place: Place) -> tuple[float, float]:
+    """The longest stall since the last time this was asked, in milliseconds: by the clock, and in CPU time."""
+    known = _reports(place)
+    os.kill(pid, signal.SIGUSR1)
+    while len(reports := _reports(place)) == len(known):
+        time.sleep(0.01)
+    report = json.loads(reports[-1])
+    return report["stall_ms"], report["stall_cpu_ms"]
+
+
+def _reports(place: Place) -> list[str]:
+    return [line for line in place.log.read_text().splitlines() if line.startswith('{"stall_ms"')]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""What takes mail in and drops it: this relay's ingress before an intake that accepts everything, and stock aiosmtpd.
+
+    python -m benchmarks.receivers (relay | relay-uvloop | aiosmtpd) --port N
+
+The relay logs as in production; aiosmtpd logs nothing and its handler does nothing. SIGUSR1 asks for a line of JSON on
+standard output: for how many milliseconds the loop did nothing but one thing, at most, since the last line.
+"""
+
+import argparse
+import asyncio
+import ipaddress
+import json
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from aiosmtpd.smtp import SMTP
+
+from benchmarks.depth import BenchmarkClock
+from relay.config import Identity
+from relay.core.login import Assignment, Login, Target, Terms
+from relay.core.message import Message
+from relay.core.ports import Bearer
+from relay.core.reply import Reply, queued
+from relay.core.secret import Secret
+from relay.ingress.data import DataLimits
+from relay.ingress.listener import Admission, Connections, Listener
+from relay.ingress.memory import DataMemory
+from relay.ingress.reception import Reception
+from relay.ingress.service import Service
+from relay.ingress.steps import DialogueSettings
+from relay.ingress.transaction import EnvelopeLimits
+from relay.observe import log as events
+from relay.observe.metrics import Metrics
+from relay.policy.identity import Decision, Identities
+
+MESSAGE_SIZE: Final = 50_000_000
+DATA_MEMORY: Final = 64_000_000
+TICK: Final = 0.001
+
+Start = Callable[[int], Awaitable[None]]
+
+
+class NullIntake:
+    """Takes every message, and keeps none."""
+
+    async def accept(self, message: Message, bearer: Bearer) -> Reply:
+        message.content.close()
+        return queued(message.queue_id)
+
+
+class NullHandler:
+    """The same for aiosmtpd."""
+
+    async def handle_DATA(self, server: SMTP, session: Any, envelope: Any) -> str:
+        return "250 2.0.0 queued"
+
+
+async def serve_relay(port: int) -> None:
+    """The relay's listener, with everything that it does for a message until the intake is asked."""
+    metrics, connections = Metrics(), Connections()
+    admission = Admission((ipaddress.ip_network("127.0.0.0/8"),), 2000, 2000)
+    login = Login(Target("localhost", (587,)), "SMTP_Injection", Secret("secret"), "default")
+    promised = Bearer(
+        Assignment("default", "default", None), login, Terms(queue=False, deadline=4.0, max_age=259_200.0)
+    )
+
+    def bearer(decision: Decision, passthrough: Login | None) -> Bearer:
+        return promised
+
+    service = Service(
+        listener="bench",
+        settings=DialogueSettings(
+            hostname="relay.example",
+            auth="none",
+            starttls=False,
+            envelope=EnvelopeLimits(MESSAGE_SIZE, 1000),
+            data=DataLimits(MESSAGE_SIZE, 100_000),
+            memory=DataMemory(DATA_MEMORY),
+        ),
+        tls=None,
+        implicit_tls=False,
+        identities=Identities((Identity(),)),
+        bearer=bearer,
+        authenticator=None,
+        reception=Reception("relay.example", NullIntake(), BenchmarkClock(), metrics),
+        clock=BenchmarkClock(),
+        metrics=metrics,
+        command_timeout=300.0,
+        plain_auth_off_host=False,
+        admit=lambda session: connections.admit(session, admission),
+        forget=connections.forget,
+        spawn=connections.spawn,
+    )
+    await Listener("bench", "127.0.0.1", port).open(service, connections)
+
+
+async def serve_aiosmtpd(port: int) -> None:
+    """aiosmtpd as it comes, but without a thread of its own."""
+    logging.getLogger("mail.log").setLevel(logging.WARNING)
+    loop = asyncio.get_running_loop()
+    handler = NullHandler()
+
+    def session() -> SMTP:
+        return SMTP(handler, hostname="relay.example", data_size_limit=MESSAGE_SIZE, loop=loop)
+
+    await loop.create_server(session, "127.0.0.1", port)
+
+
+class Stalls:
+    """For how long the loop does one thing: by the clock, and in CPU time, which the neighbours do not touch."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._begin()
+        self._tick()
+
+    def _begin(self) -> None:
+        self._wall = self._cpu = 0.0
+        self._at, self._used = time.perf_counter(), time.thread_time()
+
+    def _tick(self) -> None:
+        at, used = time.perf_counter(), time.thread_time()
+        self._wall, self._cpu = max(self._wall, at - self._at - TICK), max(self._cpu, used - self._used)
+        self._at, self._used = at, used
+        self._loop.call_later(TICK, self._tick)
+
+    def report(self) -> None:
+        """Prints the longest, and begins anew."""
+        print(json.dumps({"stall_ms": self._wall * 1000, "stall_cpu_ms": self._cpu * 1000}), flush=True)
+        self._begin()
+
+
+async def serve(start: Start, port: int) -> None:
+    """Until SIGTERM. The first SIGUSR1 begins the watch for stalls, so that otherwise it costs nothing."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    watches: list[Stalls] = []
+
+    def report() -> None:
+        if not watches:
+            watches.append(Stalls())
+        watches[0].report()
+
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, report)
+    await start(port)
+    await stop.wait()
+
+
+def main() -> None:
+    """Reads the command line and serves on the loop that was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("receiver", choices=["relay", "relay-uvloop", "aiosmtpd"])
+    parser.add_argument("--port", type=int, required=True)
+    options = parser.parse_args()
+    events.configure(form="json", level="info", addresses="plain")
+    loop_factory = None
+    if options.receiver == "relay-uvloop":
+        import uvloop
+
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(serve(serve_aiosmtpd if options.receiver == "aiosmtpd" else serve_relay, options.port))
+
+
+if __name__ == "__main__":
+    main()
