@@ -85,4 +85,8 @@ _PAIRS: Final = [first + second for first in _BASE32 for second in _BASE32]
 def queue_id_of(epoch: float, noise: int) -> str:
     """14 characters: milliseconds since the epoch and 25 bits of noise, so ids sort by time and hardly ever meet."""
     number = (int(epoch * 1000) & (1 << 45) - 1) << 25 | noise & (1 << 25) - 1
-    return "".join([_PAIRS[number >> shift & 1023] for shift in range(60, -1, -10)])
+    pairs = _PAIRS
+    return (
+        f"{pairs[number >> 60]}{pairs[number >> 50 & 1023]}{pairs[number >> 40 & 1023]}{pairs[number >> 30 & 1023]}"
+        f"{pairs[number >> 20 & 1023]}{pairs[number >> 10 & 1023]}{pairs[number & 1023]}"
+    )

@@ -48,8 +48,6 @@ class DataReader:
 
     __slots__ = (
         "_body",
-        "_dotted",
-        "_end",
         "_header",
         "_held",
         "_in_header",
@@ -57,15 +55,15 @@ class DataReader:
         "_lack",
         "_last",
         "_limits",
+        "_line_end",
         "_lines",
     )
 
     def __init__(self, limits: DataLimits, line_end: LineEnd, share: Share | None = None) -> None:
         self._limits = limits
-        self._end = line_end.value + b"." + line_end.value
-        self._dotted = line_end.value + b"."
+        self._line_end = line_end
         # RFC 5321 §4.1.1.4: the CRLF of the DATA command counts as the one before a first dot. It is not content.
-        self._held = line_end.value
+        self._held = line_end.octets
         self._last = b""
         self._lines = Unwrapper(line_end)
         self._header = bytearray()
@@ -113,12 +111,13 @@ class DataReader:
     def feed(self, octets: bytes) -> bytes | None:
         """Take octets. None: the end has not come; else the octets that follow it."""
         held = self._held + octets
-        dot = held.find(self._dotted)
-        end = -1 if dot < 0 else held.find(self._end, dot)
+        line_end = self._line_end
+        dot = held.find(line_end.stuffed)
+        end = -1 if dot < 0 else held.find(line_end.end_of_data, dot)
         if end >= 0:
-            self._keep(held[: end + len(self._end) // 2], dotted=dot < end)
+            self._keep(held[: end + len(line_end.octets)], dotted=dot < end)
             self._body.share.settle(self._used)
-            return held[end + len(self._end) :]
+            return held[end + len(line_end.end_of_data) :]
         self._last = held[-5:]
         decided = len(held) - self._undecided(held)
         self._held = held[decided:]
@@ -128,8 +127,9 @@ class DataReader:
 
     def _undecided(self, held: bytes) -> int:
         """How many of the last octets could be the beginning of the end, or of a CRLF or a stuffed dot."""
-        for count in range(min(len(self._end) - 1, len(held)), 0, -1):
-            if self._end.startswith(held[-count:]):
+        end = self._line_end.end_of_data
+        for count in range(min(len(end) - 1, len(held)), 0, -1):
+            if end.startswith(held[-count:]):
                 # A CR before it may belong to the same line end (bare-LF session): a CRLF must not be torn.
                 return count + held.endswith(b"\r", 0, len(held) - count)
         return int(held.endswith(b"\r"))

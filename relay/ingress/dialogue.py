@@ -209,15 +209,17 @@ class Dialogue:
 
     def _read_data(self, reader: DataReader) -> bool:
         """Feed what has arrived to the content; False when its end is still to come, or its memory."""
-        if not self.waiting:
+        waiting = self._lines.waiting
+        if not waiting:
             return False
-        self.starved = not reader.admits(self.waiting)
+        self.starved = not reader.admits(waiting)
         if self.starved:
             return False
         rest = reader.feed(self._lines.take_all())
         if rest is None:
             return False
-        self._lines.add(rest)
+        if rest:
+            self._lines.add(rest)
         self._reader = None
         self._report_tolerances(reader.tolerances)
         envelope, decision = self.client.transaction.take()

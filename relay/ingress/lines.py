@@ -35,7 +35,7 @@ class CommandLines:
 
     def add(self, octets: bytes) -> None:
         """Octets from the client, behind those that wait."""
-        self._octets = self._octets[self._at :] + octets if self.waiting else octets
+        self._octets = self._octets[self._at :] + octets if self._at < len(self._octets) else octets
         self._at = 0
 
     @property

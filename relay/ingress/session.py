@@ -89,7 +89,7 @@ class SmtpSession(SMTP):
         self._dialogue.receive(data)
         if not self._busy:
             self._work()
-        if self._dialogue.waiting > READ_AHEAD:
+        elif self._dialogue.waiting > READ_AHEAD:
             self._pause_reading()
 
     def eof_received(self) -> bool:
@@ -166,7 +166,7 @@ class SmtpSession(SMTP):
     def _begin(self, step: Step) -> None:
         self._busy = True
         self._timer.stop()
-        if isinstance(step, BeginTls):
+        if isinstance(step, BeginTls) or self._dialogue.waiting > READ_AHEAD:
             self._pause_reading()  # the ClientHello is for TLS to read
         self._service.spawn(self._carry_out(step))
 
@@ -244,11 +244,10 @@ class SmtpSession(SMTP):
 
     def _patience(self) -> float:
         """How long the client may stay silent where it is now."""
-        if self._dialogue.stalled:
-            return min(STALL_SECONDS, self._service.command_timeout)
-        if self._draining and not self._dialogue.in_data:
-            return min(QUIT_SECONDS, self._service.command_timeout)
-        return self._service.command_timeout
+        limit = self._service.command_timeout
+        if self._dialogue.in_data:
+            return min(STALL_SECONDS, limit) if self._dialogue.stalled else limit
+        return min(QUIT_SECONDS, limit) if self._draining else limit
 
     def _expired(self) -> None:
         dialogue = self._dialogue

@@ -98,7 +98,17 @@ class Transaction:
         if refusal is not None:
             return refusal
         most = admission.recipient_limit(decision, self._limits.recipients)
-        return _Accepted(argument, reverse_path, parameters, decision, most, path.tolerances)
+        body = parameters.get("BODY")
+        return _Accepted(
+            argument,
+            reverse_path,
+            body=body.upper() if body else None,
+            ret=parameters.get("RET"),
+            envid=parameters.get("ENVID"),
+            decision=decision,
+            most_recipients=most,
+            tolerances=path.tolerances,
+        )
 
     def _mail_parameters(self, parameters: Parameters) -> Reply | None:
         for keyword, value in parameters.items():
@@ -161,15 +171,8 @@ class Transaction:
     def take(self) -> tuple[Envelope, Decision]:
         """The envelope at the end of data and whose it is; the transaction is over."""
         assert self._sender is not None
-        sender, parameters = self._sender, self._sender.parameters
-        body = parameters.get("BODY")
-        envelope = Envelope(
-            reverse_path=sender.reverse_path,
-            recipients=tuple(self._recipients),
-            body=body.upper() if body else None,
-            ret=parameters.get("RET"),
-            envid=parameters.get("ENVID"),
-        )
+        sender = self._sender
+        envelope = Envelope(sender.reverse_path, tuple(self._recipients), sender.body, sender.ret, sender.envid)
         self.reset()
         return envelope, sender.decision
 
@@ -180,7 +183,9 @@ class _Accepted:
 
     argument: str
     reverse_path: ReversePath
-    parameters: Parameters
+    body: str | None
+    ret: str | None
+    envid: str | None
     decision: Decision
     most_recipients: int
     tolerances: frozenset[Tolerance]

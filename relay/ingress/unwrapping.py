@@ -13,16 +13,20 @@ class LineEnd(Enum):
     CRLF = b"\r\n"
     LF = b"\n"
 
+    def __init__(self, octets: bytes) -> None:
+        self.octets = octets
+        self.stuffed = octets + b"."  # before a line's own dot, or the end of data
+        self.end_of_data = octets + b"." + octets
+
 
 class Unwrapper:
     """The content of one message, piece by piece. Of its size, longest line and 8-bit octets it keeps account."""
 
-    __slots__ = ("_before", "_line", "_line_end", "_stuffed", "bare_lf", "eight_bit", "lone_cr", "longest_line", "size")
+    __slots__ = ("_before", "_line", "_line_end", "bare_lf", "eight_bit", "lone_cr", "longest_line", "size")
 
     def __init__(self, line_end: LineEnd) -> None:
-        self._line_end = line_end.value
-        self._stuffed = line_end.value + b"."
-        self._before = len(line_end.value)  # octets that are there for the first dot's sake and are no content
+        self._line_end = line_end
+        self._before = len(line_end.octets)  # octets that are there for the first dot's sake and are no content
         self._line = 0  # octets of the line that has not ended
         self.size = 0
         self.longest_line = 0
@@ -37,7 +41,7 @@ class Unwrapper:
         """
         if dotted:
             # Three times as fast as `replace`, as long as few lines are stuffed.
-            octets = self._line_end.join(octets.split(self._stuffed))
+            octets = self._line_end.octets.join(octets.split(self._line_end.stuffed))
         if self._before and octets:
             octets, self._before = octets[self._before :], 0
         lines = octets.splitlines()  # of every kind: CRLF, LF, CR
