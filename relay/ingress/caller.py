@@ -3,6 +3,7 @@
 import ipaddress
 import ssl
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -25,18 +26,21 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Caller:
-    """One client of one listener, from its connection to its end; `reason` is why that came."""
+    """One client of one listener, from its connection to its end; `reason` is why that came.
+
+    `address` is None on a Unix socket; `name` is the address as it is logged and counted.
+    """
 
     def __init__(self, service: Service, session_id: str, peername: Any) -> None:
         self.id = session_id
-        self.address = peer_address(peername)
+        self.address, self.name = _known_as(peername[0] if isinstance(peername, tuple) else None)
         self.messages = 0
         self.reason = "closed by the client"
         self._service = service
         self._client = Client(listener=service.listener, address=self.address)
         self._passthrough: Login | None = None
         self._tolerances: set[Tolerance] = set()
-        self._origin = Provenance(session_id, service.listener, "", str(self.address), "SMTP")
+        self._origin = Provenance(session_id, service.listener, "", self.name, "SMTP")
 
     @property
     def on_host(self) -> bool:
@@ -74,7 +78,7 @@ class Caller:
     # -- what is told -------------------------------------------------------------------------------------------------
 
     def opened(self) -> None:
-        log.info(events.LINK_OPEN, session=self.id, listener=self._service.listener, peer=str(self.address))
+        log.info(events.LINK_OPEN, session=self.id, listener=self._service.listener, peer=self.name)
 
     def closed(self, *, lost: bool) -> None:
         log.info(
@@ -100,7 +104,7 @@ class Caller:
         self._service.metrics.tolerances.labels(kind.value).inc()
         if kind not in self._tolerances:
             self._tolerances.add(kind)
-            log.info(events.TOLERANCE, session=self.id, peer=str(self.address), kind=kind.value)
+            log.info(events.TOLERANCE, session=self.id, peer=self.name, kind=kind.value)
 
 
 def _protocol(said: Conversation) -> str:
@@ -110,13 +114,14 @@ def _protocol(said: Conversation) -> str:
     return "ESMTP" + "S" * said.tls + "A" * (said.login is not None)
 
 
-def peer_address(peername: Any) -> IPAddress | None:
-    """The client's IP address; an IPv4 client of a dual-stack socket is the IPv4 address. None for a Unix socket."""
-    if not isinstance(peername, tuple):
-        return None
-    address = ipaddress.ip_address(peername[0].partition("%")[0])
+@lru_cache(maxsize=1024)
+def _known_as(host: str | None) -> tuple[IPAddress | None, str]:
+    """An IP address and how it is written; an IPv4 client of a dual-stack socket is the IPv4 address."""
+    if host is None:
+        return None, "None"
+    address = ipaddress.ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
+    return mapped or address, str(mapped or address)
 
 
 def handshake_problem(error: Exception) -> str:

@@ -61,7 +61,7 @@ class Connections:
     def admit(self, session: SmtpSession, admission: Admission) -> Reply | None:
         """Count a new session in; a refusal says why it may not stay."""
         self.sessions.add(session)
-        client = str(session.peer)
+        client = session.client
         self.by_client[client] += 1
         if session.peer is not None and not any(session.peer in network for network in admission.networks):
             return reply.not_in_networks(client)
@@ -73,7 +73,7 @@ class Connections:
 
     def forget(self, session: SmtpSession) -> None:
         self.sessions.discard(session)
-        client = str(session.peer)
+        client = session.client
         self.by_client[client] -= 1
         if not self.by_client[client]:
             del self.by_client[client]

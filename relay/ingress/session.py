@@ -50,6 +50,7 @@ class SmtpSession(SMTP):
         self.__dict__.update(attributes)
         self.id = session_id
         self.peer: IPAddress | None = None
+        self.client = ""
         self._service = service
         self._wire: asyncio.Transport
         self._caller: Caller
@@ -70,7 +71,7 @@ class SmtpSession(SMTP):
         self.session = self._create_session()
         self.session.peer = transport.get_extra_info("peername")
         self._caller = caller = Caller(service, self.id, self.session.peer)
-        self.peer = caller.address
+        self.peer, self.client = caller.address, caller.name
         plain_auth = caller.on_host or service.plain_auth_off_host
         self._dialogue = Dialogue(service.settings, caller.choose, caller, plain_auth=plain_auth)
         refusal = service.admit(self)
