@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("receiver", choices=["relay", "relay-uvloop", "aiosmtpd"])
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args()
-    events.configure(form="json", level="info", addresses="plain")
+    events.configure(form="json", level="info", addresses="plain", for_good=True)
     loop_factory = None
     if options.receiver == "relay-uvloop":
         import uvloop
