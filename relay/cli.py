@@ -207,6 +207,20 @@ def send(
     raise typer.Exit(send_test_message(to=to, mail_from=mail_from or to, via=via, login=login, password=password))
 
 
+@cli.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    options_metavar="[OPTIONS OF SENDMAIL]",
+)
+def sendmail(context: typer.Context) -> None:
+    """Hand a message on stdin to the running relay, as /usr/sbin/sendmail does; also installed as relay-sendmail.
+
+    Its options and exit statuses are those of sendmail(8): docs/sendmail.md.
+    """
+    from relay.sendmail.command import run
+
+    raise typer.Exit(run(["sendmail", *context.args], os.environ))
+
+
 @cli.command()
 def health(config: ConfigOption = None) -> None:
     """Ask the running relay whether it takes mail, as a container runtime does.
