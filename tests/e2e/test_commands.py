@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import ssl
 import sys
 import urllib.request
@@ -249,7 +250,9 @@ async def test_send_shows_the_dialogue(tmp_path):
         via = f"127.0.0.1:{port_of(relay)}"
         good = await run("send", "--to", "b@example.net", "--from", "a@example.com", "--via", via)
         bad = await run("send", "--to", "550-5.1.1@example.net", "--from", "a@example.com", "--via", via)
-    nobody = await run("send", "--to", "b@example.net", "--via", via)
+    with socket.socket() as held:  # a port that nobody listens on, and nobody else gets
+        held.bind(("127.0.0.1", 0))
+        nobody = await run("send", "--to", "b@example.net", "--via", f"127.0.0.1:{held.getsockname()[1]}")
 
     assert good[0] == 0
     assert f"<- 250 2.0.0 OK {sandbox.accepted[0].token}" in good[1]
