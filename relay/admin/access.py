@@ -15,11 +15,11 @@ import structlog
 from aiohttp import web
 
 from relay.admin.desk import MappingGone
-from relay.admin.sockets import peer_uid
 from relay.core.lifecycle import IllegalTransition
 from relay.core.secret import Secret
 from relay.core.spooled import SpoolUnavailable, UnknownMessage, Unreadable
 from relay.observe import log as events
+from relay.sockets import peer_uid
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from relay.admin.sockets import connect_unix
+from relay.sockets import connect_unix
 
 _PIECE: Final = 64 * 1024
 

@@ -9,7 +9,7 @@ import tempfile
 
 import pytest
 
-from relay.admin.sockets import peer_uid
+from relay.sockets import peer_uid
 from tests.support.admin import WITH_TOKEN, ask, keeping, tcp_of, unix_of
 from tests.support.client import send
 from tests.support.running import port_of, relay_to, sandbox_with

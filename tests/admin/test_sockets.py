@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from relay.admin.sockets import AdminUnavailable, bind_tcp, bind_unix, connect_unix, socket_path
+from relay.admin.sockets import AdminUnavailable, bind_tcp, bind_unix, socket_path
 from relay.app import Relay
 from relay.config import Config, TcpAddress
+from relay.sockets import connect_unix
 from relay.spool.lock import holder
 from tests.support.admin import ask, keeping, unix_of
 from tests.support.running import KEY, relay_to, sandbox_with
