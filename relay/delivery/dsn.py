@@ -16,6 +16,7 @@ from relay.core.envelope import Address, Envelope, Recipient, ReversePath
 from relay.core.lifecycle import Fate, Verdict
 from relay.core.login import Terms
 from relay.core.message import Content, MemoryBody, Message, queue_id_of
+from relay.core.notification import from_xtext, wants_failure
 from relay.core.ports import Clock
 from relay.core.spooled import Claim, Deposit
 
@@ -24,7 +25,6 @@ HEADER_LIMIT: Final = 65_536  # octets of the original's header section that are
 LINE_LIMIT: Final = 900  # characters of a reply that are repeated; a line has 998 (RFC 5322 §2.1.1)
 
 _REPLY: Final = re.compile(r"[245]\d\d(?: ([245]\.\d{1,3}\.\d{1,3})\b)?")
-_XTEXT: Final = re.compile(r"\+([0-9A-F]{2})")  # RFC 3461 §4
 _TOO_OLD: Final = "4.4.7"  # RFC 3463: delivery time expired
 _UNKNOWN: Final = "5.0.0"
 
@@ -48,7 +48,7 @@ class Notices:
     def about(self, claim: Claim, failed: Sequence[Verdict]) -> Deposit | None:
         """The DSN that tells of these recipients' failure, ready to be stored."""
         envelope = claim.message.envelope
-        told = [verdict for verdict in failed if _wants_to_know(envelope.recipients[verdict.number])]
+        told = [verdict for verdict in failed if wants_failure(envelope.recipients[verdict.number].notify)]
         if self._sender is None or envelope.reverse_path.address is None or not told:
             return None
         to = self._to or envelope.reverse_path.address
@@ -111,10 +111,6 @@ class Notices:
         return head + parts + f"\r\n--{boundary}--\r\n".encode("ascii")
 
 
-def _wants_to_know(recipient: Recipient) -> bool:
-    return recipient.notify is None or "FAILURE" in recipient.notify.upper().split(",")
-
-
 def _in_words(recipient: Recipient, verdict: Verdict) -> list[str]:
     cause = "it was tried for as long as a message may wait; the last answer was:" if _expired(verdict) else "because:"
     return [f"    <{recipient}>, {cause}", f"        {_ascii(verdict.reply)}", ""]
@@ -141,7 +137,7 @@ def _expired(verdict: Verdict) -> bool:
 
 def _decoded(xtext: str) -> str:
     """An ENVID or ORCPT as it was meant (RFC 3461 §4); what does not belong in a line stays out of it."""
-    return _ascii(_XTEXT.sub(lambda found: chr(int(found[1], 16)), xtext))
+    return _ascii(from_xtext(xtext))
 
 
 def _ascii(text: str) -> str:

@@ -18,6 +18,7 @@ from relay.core.envelope import (
     parse_parameters,
     read_path,
 )
+from relay.core.notification import is_envelope_id, is_notify, is_original_recipient
 from relay.core.reply import Reply
 from relay.core.tolerance import Tolerance
 from relay.policy import admission
@@ -25,7 +26,7 @@ from relay.policy.identity import Decision
 
 # Parameters of extensions that are not offered but that clients send all the same; taken, so that their mail passes.
 _MAIL_KEYWORDS: Final = frozenset({"SIZE", "BODY", "AUTH", "RET", "ENVID", "SMTPUTF8"})
-_RCPT_KEYWORDS: Final = frozenset({"NOTIFY", "ORCPT"})
+_RCPT_KEYWORDS: Final = {"NOTIFY": is_notify, "ORCPT": is_original_recipient}
 
 Parameters = dict[str, str | None]
 Choose = Callable[[ReversePath], Decision | Reply]
@@ -127,6 +128,8 @@ class Transaction:
                     return reply.parameter_malformed(keyword)
                 case "RET", ret if ret not in {"FULL", "HDRS"}:
                     return reply.parameter_malformed(keyword)
+                case "ENVID", _ if not is_envelope_id(value):
+                    return reply.parameter_malformed(keyword)
                 case _:
                     continue
         return None
@@ -149,9 +152,8 @@ class Transaction:
         parameters = parse_parameters(path.rest)
         if isinstance(parameters, Reply):
             return parameters
-        for keyword in parameters:
-            if keyword not in _RCPT_KEYWORDS:
-                return reply.parameter_unknown(keyword)
+        if parameters and (refusal := _rcpt_parameters(parameters)) is not None:
+            return refusal
         if len(self._recipients) >= self._sender.most_recipients:
             return reply.too_many_recipients(self._sender.most_recipients)
         self.tolerances |= path.tolerances
@@ -175,6 +177,15 @@ class Transaction:
         envelope = Envelope(sender.reverse_path, tuple(self._recipients), sender.body, sender.ret, sender.envid)
         self.reset()
         return envelope, sender.decision
+
+
+def _rcpt_parameters(parameters: Parameters) -> Reply | None:
+    for keyword, value in parameters.items():
+        if keyword not in _RCPT_KEYWORDS:
+            return reply.parameter_unknown(keyword)
+        if not _RCPT_KEYWORDS[keyword](value):
+            return reply.parameter_malformed(keyword)
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """The whole relay with a spool: what the application hears, and what becomes of its mail afterwards."""
 
+import asyncio
+import smtplib
 import sqlite3
 import time
 
@@ -7,7 +9,7 @@ import pytest
 
 from relay.core.lifecycle import Fate, State
 from relay.sandbox import Port
-from tests.support.client import send
+from tests.support.client import CONTENT, send
 from tests.support.ledger import read, settled, until
 from tests.support.running import KEY, port_of, relay_to, sandbox_with
 
@@ -216,6 +218,50 @@ async def test_a_bounce_message_comes_back_to_the_sender(tmp_path):
     report = sandbox.accepted[1]
     assert (report.reverse_path, report.recipients) == ("", ("a@example.com",))
     assert b"Final-Recipient: rfc822; 550-5.1.1@example.net\r\nAction: failed\r\nStatus: 5.1.1" in report.content
+
+
+async def test_who_did_not_want_to_know_is_not_told(tmp_path):
+    """NOTIFY=NEVER and a NOTIFY without FAILURE keep a recipient out of the report; ENVID and ORCPT come back in it.
+
+    A message all of whose failures nobody wants to hear of makes no report. Both are kept across a restart.
+    """
+
+    def send_with_parameters(port: int, envid: str, *recipients: tuple[str, str]) -> None:
+        with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
+            client.ehlo("client.test")
+            assert client.mail("a@example.com", [f"ENVID={envid}"])[0] == 250
+            for recipient, parameters in recipients:
+                assert client.rcpt(recipient, [parameters])[0] == 250
+            assert client.data(CONTENT)[0] == 250
+
+    sections = spooled(
+        tmp_path, delivery={"bounces": {"from": "relay@example.com"}}, identities=[{"delivery": "queue"}]
+    )
+    async with sandbox_with(tmp_path / "tls", ports=[Port(mode="drop")]) as sandbox:
+        async with relay_to(sandbox, **sections) as relay:
+            send_both = (
+                ("quiet", ("550-5.1.1@one.example", "NOTIFY=NEVER"), ("550-5.1.1@two.example", "NOTIFY=DELAY,SUCCESS")),
+                (
+                    "Order+2B7",
+                    ("550-5.1.1@three.example", "NOTIFY=never"),
+                    ("550-5.1.1@four.example", "NOTIFY=FAILURE ORCPT=rfc822;Four+2Btag@Old.Example"),
+                ),
+            )
+            for envid, *recipients in send_both:
+                await asyncio.to_thread(send_with_parameters, port_of(relay), envid, *recipients)
+        sandbox.set_mode("normal")
+        outcome = [State.DELIVERED, State.FAILED, State.FAILED]
+        async with relay_to(sandbox, **sections) as relay:
+            await settled(relay, lambda found: sorted(one.state for one in found) == outcome)
+
+    (report,) = sandbox.accepted
+    assert report.content.count(b"Final-Recipient:") == 1
+    assert b"\r\nOriginal-Envelope-Id: Order+7\r\n" in report.content
+    assert (
+        b"\r\nOriginal-Recipient: rfc822;Four+tag@Old.Example\r\n"
+        b"Final-Recipient: rfc822; 550-5.1.1@four.example\r\nAction: failed\r\n"
+    ) in report.content
+    assert all(quiet not in report.content for quiet in (b"one.example", b"two.example", b"three.example"))
 
 
 async def test_a_changed_mapping_holds_the_message(tmp_path):
