@@ -19,13 +19,14 @@ from typing import Any, Final
 from aiosmtpd.smtp import SMTP
 
 from benchmarks.depth import BenchmarkClock
-from relay.config import Identity
+from relay.config import Identity, TcpAddress
 from relay.core.login import Assignment, Login, Target, Terms
 from relay.core.message import Message
 from relay.core.ports import Bearer
 from relay.core.reply import Reply, queued
 from relay.core.secret import Secret
 from relay.ingress.data import DataLimits
+from relay.ingress.doors import TcpDoor
 from relay.ingress.listener import Admission, Connections, Listener
 from relay.ingress.memory import DataMemory
 from relay.ingress.reception import Reception
@@ -94,7 +95,7 @@ async def serve_relay(port: int) -> None:
         forget=connections.forget,
         spawn=connections.spawn,
     )
-    await Listener("bench", "127.0.0.1", port).open(service, connections)
+    await Listener("bench", TcpDoor("bench", TcpAddress("127.0.0.1", port))).open(service, connections)
 
 
 async def serve_aiosmtpd(port: int) -> None:

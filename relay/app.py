@@ -38,8 +38,10 @@ from relay.delivery.prober import Prober
 from relay.delivery.queue import DeliveryQueue
 from relay.delivery.route import ProofByRoute, Route
 from relay.delivery.upkeep import Upkeep
+from relay.ingress.activation import Activation
 from relay.ingress.auth import PassthroughAuthenticator, PasswordAuthenticator
 from relay.ingress.data import DataLimits
+from relay.ingress.doors import door_of
 from relay.ingress.intake import CutThrough, SpooledIntake
 from relay.ingress.listener import Admission, Connections, Listener, tls_context
 from relay.ingress.memory import DataMemory
@@ -106,6 +108,7 @@ class Relay:
         self._identities = Identities.from_config(config)
         self._resolver = PolicyResolver.from_config(config, self._identities, self._credentials)
         self._key_files = KeyFiles(references or {}, os.environ, self._key_changed, self._key_unreadable)
+        self._activation = Activation(os.environ)
         self._connections = Connections()
         self.data_memory = DataMemory(config.limits.data_memory)
         self._passwords = PasswordAuthenticator(self._identities)
@@ -159,6 +162,8 @@ class Relay:
         await self._start_admin()
         for section in config.listeners:
             await self._open(section, reception)
+        for name in self._activation.untaken:
+            log.warning(events.LISTENER_UNCLAIMED, name=name, remedy=f"listen on fd:{name}, or stop its socket unit")
         self._phase = Phase.RUNNING
 
     def _build_queue(self, spool: SqliteSpool, route: Route) -> DeliveryQueue:
@@ -188,7 +193,7 @@ class Relay:
 
     async def _open(self, section: ListenerConfig, reception: Reception) -> None:
         tls = tls_context(section.tls) if section.tls.mode != "none" else None
-        listener = Listener(section.name, section.address.host, section.address.port)
+        listener = Listener(section.name, door_of(section, self._activation))
         self.listeners.append(listener)
         limits = self._config.limits
         admission = Admission(section.networks, limits.connections, limits.connections_per_client)
@@ -267,10 +272,7 @@ class Relay:
         return own or [Login(target, username, Secret(PASSTHROUGH), PASSTHROUGH)]
 
     def _listening(self) -> list[Listening]:
-        return [
-            Listening(one.name, [f"{host}:{port}" for host, port in one.addresses], one.listening)
-            for one in self.listeners
-        ]
+        return [Listening(one.name, one.places, one.listening) for one in self.listeners]
 
     # -- what changes while it runs -----------------------------------------------------------------------------------
 
@@ -398,7 +400,7 @@ async def run(loaded: Loaded) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     relay = Relay(config, loaded.references)
     await relay.start()
-    listening = {one.name: [f"{host}:{port}" for host, port in one.addresses] for one in relay.listeners}
+    listening = {one.name: one.places for one in relay.listeners}
     log.info(
         events.RELAY_STARTED,
         version=__version__,

@@ -57,7 +57,7 @@ def serve(config: ConfigOption = None) -> None:
     from relay.admin.sockets import AdminUnavailable
     from relay.app import run
     from relay.ingress.body import scratch_problem
-    from relay.ingress.listener import BindError
+    from relay.ingress.doors import BindError
     from relay.spool.database import SpoolUnusable
     from relay.spool.lock import SpoolInUse
 
@@ -151,7 +151,8 @@ def explain(
     mail_from: Annotated[
         str, typer.Option("--from", metavar="ADDRESS", help="The reverse-path (MAIL FROM); <> is null.")
     ] = "",
-    client: Annotated[str, typer.Option(metavar="IP", help="The client's address.")] = "127.0.0.1",
+    client: Annotated[str | None, typer.Option(metavar="IP", help="The client's address. Default: 127.0.0.1.")] = None,
+    uid: Annotated[int | None, typer.Option(metavar="N", help="The client's user id, on a Unix socket.")] = None,
     listener: Annotated[
         str | None, typer.Option(metavar="NAME", help="The listener it comes in by. Default: the first.")
     ] = None,
@@ -172,6 +173,7 @@ def explain(
         client=client,
         listener=listener,
         header_from=header_from,
+        uid=uid,
     )
     print(text)
     raise typer.Exit(0 if passes else 1)
@@ -197,7 +199,9 @@ def send(
         str | None,
         typer.Option("--from", metavar="ADDRESS", help="Sender: reverse-path and From header. Default: the recipient."),
     ] = None,
-    via: Annotated[str, typer.Option(metavar="HOST:PORT", help="The relay.")] = "localhost:2525",
+    via: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="The relay; unix:/path for a Unix socket.")
+    ] = "localhost:2525",
     login: Annotated[str | None, typer.Option(metavar="USER", help="Log in; the password is asked for.")] = None,
 ) -> None:
     """Send one test message through a running relay and show what it answers. Exit 0 if it was accepted, 1 if not."""

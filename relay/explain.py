@@ -5,15 +5,16 @@ as proved: the password is not asked for.
 """
 
 import ipaddress
+from dataclasses import replace
 
-from relay.config import Config, Listener
+from relay.config import Config, Listener, TcpAddress, UnixAddress
 from relay.core.envelope import Address, PathError, ReversePath
 from relay.core.login import PASSTHROUGH
 from relay.core.reply import Reply
 from relay.core.secret import Secret
 from relay.policy import admission
 from relay.policy.credentials import Credentials
-from relay.policy.identity import Client, Decision, Identities, sender_allowed
+from relay.policy.identity import Client, Decision, Identities, IPAddress, sender_allowed
 
 
 def explain(
@@ -21,37 +22,62 @@ def explain(
     *,
     login: str | None,
     mail_from: str,
-    client: str,
+    client: str | None,
     listener: str | None,
     header_from: str | None,
+    uid: int | None = None,
 ) -> tuple[str, bool]:
-    """The explanation, some lines long, and whether the message would pass. Bad arguments are explained as well."""
+    """The explanation, some lines long, and whether the message would pass. Bad arguments are explained as well.
+
+    `client` is an IP address, 127.0.0.1 if none is given; `uid` a user on a Unix socket.
+    """
     entry = next((one for one in config.listeners if listener in {None, one.name}), None)
     if entry is None:
         known = ", ".join(one.name for one in config.listeners)
         return f"--listener {listener}: there is none of that name; there is: {known}", False
     try:
-        address = ipaddress.ip_address(client)
-    except ValueError:
-        return f"--client {client}: an IP address is expected", False
+        who = _who(entry, client, uid)
+    except ValueError as error:
+        return str(error), False
     try:
         reverse_path = ReversePath(None if mail_from in {"", "<>"} else Address.parse(mail_from.strip("<>")))
         author = Address.parse(header_from) if header_from is not None else None
     except PathError as error:
         return f"bad address: {error}", False
     said = f"logged in as {login}" if login is not None else "not logged in"
-    lines = [f"message     MAIL FROM:<{reverse_path}> from {address} on listener {entry.name}, {said}"]
-    refusal = _refused_at_the_door(entry, address, login)
+    lines = [f"message     MAIL FROM:<{reverse_path}> from {_in_words(who)} on listener {entry.name}, {said}"]
+    refusal = _refused_at_the_door(entry, who.address, login)
     if refusal is not None:
         return "\n".join([*lines, f"refused     {refusal}"]), False
-    passes = _decide(config, entry, address, login, reverse_path, author, lines)
+    passes = _decide(config, entry, who, login, reverse_path, author, lines)
     return "\n".join(lines), passes
 
 
-def _refused_at_the_door(
-    listener: Listener, address: ipaddress.IPv4Address | ipaddress.IPv6Address, login: str | None
-) -> str | None:
-    if not any(address in network for network in listener.networks):
+def _who(listener: Listener, client: str | None, uid: int | None) -> Client:
+    """The client as far as its connection tells; raises ValueError for what cannot be."""
+    if uid is not None and isinstance(listener.address, TcpAddress):
+        raise ValueError(f"--uid {uid}: listener {listener.name} is on TCP, where nobody's user id is known")
+    local = uid is not None or isinstance(listener.address, UnixAddress)
+    if local and client is not None:
+        raise ValueError(f"--client {client}: who comes by a Unix socket has no address; say who it is with --uid")
+    if local:
+        return Client(listener.name, None, uid)
+    try:
+        address = ipaddress.ip_address(client or "127.0.0.1")
+    except ValueError:
+        raise ValueError(f"--client {client}: an IP address is expected") from None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return Client(listener.name, mapped or address)
+
+
+def _in_words(who: Client) -> str:
+    if who.address is not None:
+        return str(who.address)
+    return "a user who is not named (--uid)" if who.uid is None else f"uid {who.uid}"
+
+
+def _refused_at_the_door(listener: Listener, address: IPAddress | None, login: str | None) -> str | None:
+    if address is not None and not any(address in network for network in listener.networks):
         return f"at connect: {address} is in none of {', '.join(map(str, listener.networks))}"
     if login is not None and listener.auth == "none":
         return f"at AUTH: listener {listener.name} has auth: none"
@@ -63,7 +89,7 @@ def _refused_at_the_door(
 def _decide(
     config: Config,
     listener: Listener,
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+    who: Client,
     login: str | None,
     reverse_path: ReversePath,
     author: Address | None,
@@ -82,7 +108,7 @@ def _decide(
     if login is not None and passthrough is None and not proved:
         lines.append(f"refused     at AUTH: no identity has the login {login}")
         return False
-    client = Client(listener.name, address, login=login, proved=proved, passthrough=passthrough is not None)
+    client = replace(who, login=login, proved=proved, passthrough=passthrough is not None)
     lines += [f"rule        {considered}" for considered in identities.consider(client, reverse_path)]
     decision = identities.choose(client, reverse_path)
     if isinstance(decision, Reply):

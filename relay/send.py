@@ -4,7 +4,13 @@ import smtplib
 import socket
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
+
+from relay.sockets import connect_unix
+
+UNIX: Final = "unix:"
+PATIENCE: Final = 660.0  # seconds; the relay may wait ten minutes for SparkPost's reply to the final dot
 
 
 class _ShowingSMTP(smtplib.SMTP):
@@ -30,19 +36,36 @@ class _ShowingSMTP(smtplib.SMTP):
             self._hidden = False
 
 
-def send_test_message(*, to: str, mail_from: str, via: str, login: str | None, password: str | None) -> int:
-    """Send it; 0 if the relay accepted it, 1 if not or if it cannot be reached. `via` is HOST:PORT."""
+class _ByUnixSocket(_ShowingSMTP):
+    """The same by a Unix socket: smtplib's host is its path."""
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        return connect_unix(Path(host), timeout=timeout)
+
+
+def _connect(via: str) -> smtplib.SMTP | None:
+    """A connection to the relay, None if `via` is no place; raises OSError or SMTPException."""
+    if via.startswith(UNIX):
+        return _ByUnixSocket(via.removeprefix(UNIX), 1, timeout=PATIENCE)
     host, _, port = via.rpartition(":")
-    if not host or not port.isdigit():
-        print(f"--via {via}: HOST:PORT is expected, for example localhost:2525")
-        return 1
+    if not host or not port.isdecimal() or int(port) > 65535:
+        return None
+    return _ShowingSMTP(host.strip("[]"), int(port), timeout=PATIENCE)
+
+
+def send_test_message(*, to: str, mail_from: str, via: str, login: str | None, password: str | None) -> int:
+    """Send it; 0 if the relay accepted it, 1 if not or if it cannot be reached. `via` is HOST:PORT or unix:/path."""
     message = EmailMessage()
     message["From"], message["To"] = mail_from, to
     message["Subject"] = "Test message from sparkpost-relay"
     message["Date"], message["Message-ID"] = formatdate(localtime=True), make_msgid(domain=mail_from.rpartition("@")[2])
     message.set_content(f"This is a test message.\n\nIt was sent on {socket.gethostname()} by way of {via}.\n")
     try:
-        with _ShowingSMTP(host.strip("[]"), int(port), timeout=660) as relay:
+        connection = _connect(via)
+        if connection is None:
+            print(f"--via {via}: HOST:PORT is expected, for example localhost:2525, or unix:/path")
+            return 1
+        with connection as relay:
             relay.ehlo()
             if relay.has_extn("starttls"):
                 relay.starttls()

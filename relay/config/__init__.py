@@ -3,8 +3,9 @@
 `load` is the way in. `model` has every key; `check` has the rules that concern more than one.
 """
 
-from relay.config.addresses import IPNetwork, TcpAddress
+from relay.config.addresses import IPNetwork
 from relay.config.keys import KeyInfo, keys
+from relay.config.listening import ListenerAddress, SystemdAddress, TcpAddress, UnixAddress
 from relay.config.loader import Loaded, load
 from relay.config.model import (
     Admin,
@@ -39,14 +40,17 @@ __all__ = [
     "KeyInfo",
     "Limits",
     "Listener",
+    "ListenerAddress",
     "ListenerTls",
     "Loaded",
     "Log",
     "Match",
     "Origin",
     "Problem",
+    "SystemdAddress",
     "TcpAddress",
     "Timeouts",
+    "UnixAddress",
     "Upstream",
     "UpstreamTls",
     "dump",

@@ -1,12 +1,10 @@
-"""Where to listen, who may connect, how hosts are called, and what address patterns look like: text in, values out.
+"""Who may connect, how hosts are called, and what address patterns look like: text in, values out.
 
-Every parser raises ValueError with the remedy in its text. Nothing here asks the network: `localhost` is the one name
-that may be listened on, and it stays a name, because it stands for two addresses.
+Every parser raises ValueError with the remedy in its text. Nothing here asks the network.
 """
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,80 +14,25 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 LOCALHOST: Final = "localhost"
-LOOPBACKS: Final = (ipaddress.IPv4Address("127.0.0.1"), ipaddress.IPv6Address("::1"))
 
-_ADDRESS = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
-_ADDRESS_REMEDY: Final = "write host:port, such as localhost:2525, 0.0.0.0:2525 or [::1]:2525"
+_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")  # RFC 4291 §2.5.5.2: IPv4 as an IPv6 socket shows it
 # RFC 5321 §4.1.2 `Domain`, with the length of RFC 1035 §2.3.4. An underscore is not a host name's character.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 
 
-@dataclass(frozen=True, slots=True)
-class TcpAddress:
-    """An address to listen on: `host` is a bare IP address or `localhost`; port 0 lets the system choose."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def addresses(self) -> tuple[IPAddress, ...]:
-        """The IP addresses it stands for: two for `localhost`, else one."""
-        return LOOPBACKS if self.host == LOCALHOST else (ipaddress.ip_address(self.host),)
-
-    @property
-    def loopback(self) -> bool:
-        """True if nobody off this host can reach it."""
-        return all(address.is_loopback for address in self.addresses)
-
-    def clashes(self, other: "TcpAddress") -> bool:
-        """True if the two cannot be bound at once. An IPv6 wildcard takes IPv6 only."""
-        if self.port != other.port or self.port == 0:
-            return False
-        return any(_overlap(mine, theirs) for mine in self.addresses for theirs in other.addresses)
-
-    @classmethod
-    def parse(cls, text: object) -> "TcpAddress":
-        """Read `host:port`; raises ValueError."""
-        match = _ADDRESS.fullmatch(text) if isinstance(text, str) else None
-        if match is None:
-            raise ValueError(f"{text!r} is not an address to listen on: {_ADDRESS_REMEDY}")
-        host, port = match["v6"] or match["host"], int(match["port"])
-        if not host:
-            raise ValueError(
-                f"{text!r} has no host: write localhost:{port} for this host, 0.0.0.0:{port} for all of IPv4"
-            )
-        if port > 65535:
-            raise ValueError(f"{text!r} has no valid port: the highest is 65535")
-        if host.lower() == LOCALHOST:
-            return cls(LOCALHOST, port)
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            raise ValueError(
-                f"{text!r} has neither an IP address nor localhost before its port: {_ADDRESS_REMEDY}"
-            ) from None
-        if (address.version == 6) != (match["v6"] is not None):
-            raise ValueError(f"{text!r}: brackets are for IPv6: {_ADDRESS_REMEDY}")
-        return cls(str(address), port)
-
-
-def _overlap(one: IPAddress, other: IPAddress) -> bool:
-    return one.version == other.version and (one == other or one.is_unspecified or other.is_unspecified)
-
-
 def parse_network(value: object) -> IPNetwork:
-    """An IPv4 or IPv6 network, or a single address; host bits must be zero. Raises ValueError."""
+    """An IPv4 or IPv6 network, or a single address; host bits must be zero. Raises ValueError.
+
+    IPv4 that is written as mapped into IPv6 is IPv4, as clients that come in by an IPv6 socket are.
+    """
     if isinstance(value, (ipaddress.IPv4Network, ipaddress.IPv6Network)):
         return value
     # An int would be taken for an address in integer form.
     if not isinstance(value, str):
         raise ValueError(f'{value!r} is not a network: write 10.0.0.0/8, 192.0.2.7 or "fd00::/8"')
     try:
-        return ipaddress.ip_network(value)
+        return _unmapped(ipaddress.ip_network(value))
     except ValueError:
         pass
     try:
@@ -98,6 +41,12 @@ def parse_network(value: object) -> IPNetwork:
         raise ValueError(f'{value!r} is not a network: write 10.0.0.0/8, 192.0.2.7 or "fd00::/8"') from None
     address = value.partition("/")[0]
     raise ValueError(f"{value!r} has bits behind its prefix: write {meant} for the network, {address} for one address")
+
+
+def _unmapped(network: IPNetwork) -> IPNetwork:
+    if network.version == 4 or not network.subnet_of(_MAPPED):
+        return network
+    return ipaddress.IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
 
 
 def parse_domain(value: object) -> str:

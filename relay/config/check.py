@@ -5,6 +5,7 @@ rule is not asked about what is already known to be broken.
 """
 
 import datetime
+import grp
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,7 @@ import argon2
 
 from relay.config.addresses import IPNetwork
 from relay.config.certificates import Flaw, examine_authorities, examine_pair
+from relay.config.listening import ListenerAddress, SystemdAddress, TcpAddress, UnixAddress, clash
 from relay.config.model import Config, Identity, Listener, Match
 from relay.config.problems import Path
 from relay.config.validation import NO_API_KEY
@@ -63,14 +65,38 @@ def listener_names(config: Config) -> Iterator[Finding]:
 
 def listener_addresses(config: Config) -> Iterator[Finding]:
     """Two sockets on one address: the second could not be opened."""
-    taken = [("admin.address", config.admin.address)] if config.admin.address is not None else []
+    taken: list[tuple[str, ListenerAddress]] = []
+    if config.admin.address is not None:
+        taken.append(("admin.address", config.admin.address))
     for index, listener in enumerate(config.listeners):
         for owner, address in taken:
-            if listener.address.clashes(address):
-                text = f"{listener.address} is taken by {owner} on {address}: choose another port"
+            if clash(listener.address, address):
+                another = "port" if isinstance(address, TcpAddress) else "address"
+                text = f"{listener.address} is taken by {owner} on {address}: choose another {another}"
                 yield Finding(("listeners", index, "address"), text)
                 break
         taken.append((f"listener {listener.name}", listener.address))
+
+
+def local_sockets(config: Config) -> Iterator[Finding]:
+    """Who may connect to a Unix socket is a matter of its mode, and to a TCP socket, of the networks."""
+    usual = Listener()
+    for index, listener in enumerate(config.listeners):
+        here, address = ("listeners", index), listener.address
+        if isinstance(address, UnixAddress):
+            if listener.networks != usual.networks:
+                text = "not used: on a Unix socket there are none, and its mode and group say who may connect"
+                yield warning((*here, "networks"), text)
+            if listener.group is not None and not _group_exists(listener.group):
+                text = f"there is no group {listener.group} on this host: `getent group` lists those there are"
+                yield Finding((*here, "group"), text)
+            continue
+        remedy = "remove it"
+        if isinstance(address, SystemdAddress):
+            remedy = "systemd makes this one, with SocketMode= and SocketGroup= of the socket unit"
+        for name in ("mode", "group"):
+            if getattr(listener, name) != getattr(usual, name):
+                yield Finding((*here, name), f"only for a Unix socket that the relay makes (unix:/path): {remedy}")
 
 
 def listener_tls(config: Config) -> Iterator[Finding]:
@@ -95,7 +121,7 @@ def listener_tls(config: Config) -> Iterator[Finding]:
 def open_relay(config: Config) -> Iterator[Finding]:
     """Strangers must not send mail in the operator's name."""
     for index, listener in enumerate(config.listeners):
-        if listener.address.loopback:
+        if not _exposed(listener):
             continue
         here = ("listeners", index, "networks")
         if "networks" not in listener.model_fields_set:
@@ -118,7 +144,7 @@ def plain_auth(config: Config) -> Iterator[Finding]:
     """Passwords do not cross a network in clear unless the operator says that they may."""
     for index, listener in enumerate(config.listeners):
         asks = listener.auth in ("required", "passthrough") or bool(_logins(config, listener))
-        exposed = not listener.address.loopback and listener.tls.mode == "none" and not listener.tls.allow_plain_auth
+        exposed = _exposed(listener) and listener.tls.mode == "none" and not listener.tls.allow_plain_auth
         if listener.auth != "none" and asks and exposed:
             yield Finding(
                 ("listeners", index, "tls", "mode"),
@@ -219,6 +245,19 @@ def identity_listener(config: Config) -> Iterator[Finding]:
             yield Finding(here, f"there is no listener {name}: there {_are(listeners)}")
         elif listeners[name].auth == "none" and identity.match.login is not None:
             yield warning(here, f"never matches: listener {name} offers no login (auth: none), and this rule needs one")
+
+
+def identity_uid(config: Config) -> Iterator[Finding]:
+    """The kernel tells who is at the other end of a Unix socket, and of no other."""
+    for index, identity in enumerate(config.identities):
+        match, here = identity.match, ("identities", index, "match", "uid")
+        doors = [one.address for one in config.listeners if match.listener in (None, one.name)]
+        if match.uid is None:
+            continue
+        if match.network is not None:
+            yield warning(here, "never matches: who has a user id comes by a Unix socket, and from no network")
+        elif doors and all(isinstance(address, TcpAddress) for address in doors):
+            yield warning(here, "never matches: it needs a listener on a Unix socket (unix:/path, or fd:NAME)")
 
 
 def reachable_rules(config: Config) -> Iterator[Finding]:
@@ -337,6 +376,7 @@ def admin_token(config: Config) -> Iterator[Finding]:
 RULES: Final[tuple[tuple[Rule, frozenset[str]], ...]] = (
     (listener_names, frozenset()),
     (listener_addresses, frozenset({"listeners", "admin"})),
+    (local_sockets, frozenset()),
     (listener_tls, frozenset()),
     (open_relay, frozenset()),
     (plain_auth, frozenset({"identities"})),
@@ -347,6 +387,7 @@ RULES: Final[tuple[tuple[Rule, frozenset[str]], ...]] = (
     (passthrough_identity, frozenset({"listeners"})),
     (shared_logins, frozenset({"identities"})),
     (identity_listener, frozenset({"listeners"})),
+    (identity_uid, frozenset({"listeners"})),
     (reachable_rules, frozenset({"identities"})),
     (bounces, frozenset({"delivery"})),
     (queue_needs, frozenset({"listeners", "spool"})),
@@ -366,6 +407,24 @@ def _unique(section: str, names: list[str]) -> Iterator[Finding]:
         first = names.index(name)
         if first < index:
             yield Finding((section, index, "name"), f"{section}[{first}] is called {name} too: give each its own name")
+
+
+def _exposed(listener: Listener) -> bool:
+    """Can other hosts reach it? What systemd has opened is not known here; who is let in is."""
+    match listener.address:
+        case TcpAddress():
+            return not listener.address.loopback
+        case UnixAddress():
+            return False
+        case SystemdAddress():
+            return not all(network.is_loopback for network in listener.networks)
+
+
+def _group_exists(group: str) -> bool:
+    try:
+        return group.isdigit() or bool(grp.getgrnam(group))
+    except KeyError:
+        return False
 
 
 def _logins(config: Config, listener: Listener) -> list[Identity]:

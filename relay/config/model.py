@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
 
-from relay.config import addresses, units
-from relay.config.addresses import IPNetwork, TcpAddress
+from relay.config import addresses, listening, units
+from relay.config.addresses import IPNetwork
+from relay.config.listening import ListenerAddress, SystemdAddress, TcpAddress, UnixAddress
 from relay.core.login import MAX_SUBACCOUNT, PASSTHROUGH
 from relay.core.secret import MASK, Secret
 
@@ -62,8 +63,21 @@ def _not_empty(items: tuple[Any, ...]) -> tuple[Any, ...]:
     return items
 
 
-def _listen_address(value: object) -> TcpAddress:
+def _tcp_address(value: object) -> TcpAddress:
     return value if isinstance(value, TcpAddress) else TcpAddress.parse(value)
+
+
+def _listener_address(value: object) -> ListenerAddress:
+    if isinstance(value, (TcpAddress, UnixAddress, SystemdAddress)):
+        return value
+    return listening.parse_listener_address(value)
+
+
+def _uids(value: object) -> tuple[int, ...]:
+    uids = value if isinstance(value, (list, tuple)) else [value]
+    if not uids or not all(isinstance(uid, int) and not isinstance(uid, bool) and 0 <= uid < 2**32 - 1 for uid in uids):
+        raise ValueError("a user id is a number, as `id -u` prints it: write 33, or [33, 1000] for several")
+    return tuple(uids)
 
 
 def _bounce_address(value: object) -> str:
@@ -104,7 +118,10 @@ EhloName = Annotated[str, PlainValidator(addresses.parse_ehlo_name)]
 ApiUrl = Annotated[str, PlainValidator(addresses.parse_api_url)]
 Host = Annotated[str, PlainValidator(addresses.parse_host)]
 Network = Annotated[IPNetwork, PlainValidator(addresses.parse_network), PlainSerializer(str)]
-ListenAddress = Annotated[TcpAddress, PlainValidator(_listen_address), PlainSerializer(str)]
+TcpListenAddress = Annotated[TcpAddress, PlainValidator(_tcp_address), PlainSerializer(str)]
+ListenAddress = Annotated[ListenerAddress, PlainValidator(_listener_address), PlainSerializer(str)]
+SocketMode = Annotated[int, PlainValidator(listening.parse_mode), PlainSerializer(listening.format_mode)]
+Uids = Annotated[tuple[int, ...], PlainValidator(_uids), PlainSerializer(lambda uids: uids if uids[1:] else uids[0])]
 SecretValue = Annotated[Secret, PlainValidator(_secret), PlainSerializer(lambda secret: MASK)]
 LoginPattern = Annotated[str, PlainValidator(addresses.parse_login_pattern)]
 MailAddress = Annotated[str, PlainValidator(addresses.parse_mail_address)]
@@ -144,13 +161,15 @@ class ListenerTls(Section):
 class Listener(Section):
     name: Name = setting("local", "what identities, logs and metrics call it; unique")
     address: ListenAddress = setting(
-        "localhost:2525", "where to listen; localhost is 127.0.0.1 and ::1, port 0 any free port"
+        "localhost:2525", "host:port, unix:/path, or fd:NAME for sockets of systemd's; localhost is 127.0.0.1 and ::1"
     )
+    mode: SocketMode = setting("0660", "permissions of a unix:/path: who may write may connect")
+    group: Text | None = setting(None, "group of a unix:/path; null for that of the relay's user")
     tls: ListenerTls = setting({}, "TLS towards applications")
     auth: Literal["none", "optional", "required", "passthrough"] = setting(
         "optional", "none, optional, required, or passthrough: the password is an API key"
     )
-    networks: tuple[Network, ...] = setting(["127.0.0.0/8", "::1/128"], "who may connect")
+    networks: tuple[Network, ...] = setting(["127.0.0.0/8", "::1/128"], "who may connect over TCP")
     proxy_protocol: tuple[Network, ...] = setting([], "networks of proxies that must send the PROXY header")
 
 
@@ -216,7 +235,7 @@ class Match(Section):
     login: LoginPattern | None = setting(None, "login name, with * and ?; {subaccount} captures a number")
     listener: Name | None = setting(None, "name of the listener the application connected to")
     network: Network | None = setting(None, "network of the application's address")
-    uid: Annotated[int, Field(strict=True, ge=0)] | None = setting(None, "its user id, on a Unix socket")
+    uid: Uids | None = setting(None, "user id of the application on a Unix socket; a list for several")
     mail_from: MailPattern | None = setting(None, "reverse-path, with * and ?; <> is the null reverse-path")
 
 
@@ -295,7 +314,7 @@ class Limits(Section):
 
 
 class Admin(Section):
-    address: ListenAddress | None = setting(
+    address: TcpListenAddress | None = setting(
         "127.0.0.1:9025", "where health, metrics and status are served; null for nowhere"
     )
     socket: Text | None = setting(None, "path of a Unix socket for the operator's commands")

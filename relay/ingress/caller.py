@@ -28,24 +28,28 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 class Caller:
     """One client of one listener, from its connection to its end; `reason` is why that came.
 
-    `address` is None on a Unix socket; `name` is the address as it is logged and counted.
+    `name` is what is logged and counted: the address, or on a Unix socket, where `address` is None, the user id.
     """
 
-    def __init__(self, service: Service, session_id: str, peername: Any) -> None:
+    def __init__(self, service: Service, session_id: str, peername: Any, uid: int | None = None) -> None:
         self.id = session_id
-        self.address, self.name = _known_as(peername[0] if isinstance(peername, tuple) else None)
+        self.address: IPAddress | None = None
+        self.name = f"uid {uid}"
+        if uid is None:
+            self.address, self.name = _known_as(peername[0])
+        self.uid = uid
         self.messages = 0
         self.reason = "closed by the client"
         self._service = service
-        self._client = Client(listener=service.listener, address=self.address)
+        self._client = Client(service.listener, self.address, uid)
         self._passthrough: Login | None = None
         self._tolerances: set[Tolerance] = set()
-        self._origin = Provenance(session_id, service.listener, "", self.name, "SMTP")
+        self._origin = Provenance(session_id, service.listener, "", self.name if self.address else "", "SMTP")
 
     @property
     def on_host(self) -> bool:
         """Does it speak from this very host?"""
-        return self.address is not None and self.address.is_loopback
+        return self.address is None or self.address.is_loopback
 
     # -- what policy asks ---------------------------------------------------------------------------------------------
 
@@ -72,7 +76,7 @@ class Caller:
 
     def upgraded(self) -> None:
         """TLS is on: nothing that was proved before counts any more (RFC 3207 §4.2)."""
-        self._client = Client(listener=self._service.listener, address=self.address)
+        self._client = Client(self._service.listener, self.address, self.uid)
         self._passthrough = None
 
     # -- what is told -------------------------------------------------------------------------------------------------
@@ -115,10 +119,8 @@ def _protocol(said: Conversation) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _known_as(host: str | None) -> tuple[IPAddress | None, str]:
+def _known_as(host: str) -> tuple[IPAddress, str]:
     """An IP address and how it is written; an IPv4 client of a dual-stack socket is the IPv4 address."""
-    if host is None:
-        return None, "None"
     address = ipaddress.ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address, str(mapped or address)

@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a message came from, for its Received line and the log."""
+    """Where a message came from, for its Received line and the log; `peer` is empty for a Unix socket."""
 
     session: str
     listener: str

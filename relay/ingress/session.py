@@ -25,6 +25,7 @@ from relay.ingress.service import Service
 from relay.ingress.steps import Authenticate, BeginTls, Step, TakeMessage
 from relay.ingress.timer import ProgressTimer
 from relay.observe import log as events
+from relay.sockets import peer_uid
 
 log = structlog.get_logger()
 
@@ -70,7 +71,9 @@ class SmtpSession(SMTP):
         self._wire = cast("asyncio.Transport", transport)
         self.session = self._create_session()
         self.session.peer = transport.get_extra_info("peername")
-        self._caller = caller = Caller(service, self.id, self.session.peer)
+        on_tcp = isinstance(self.session.peer, tuple)
+        uid = None if on_tcp else peer_uid(transport.get_extra_info("socket"))
+        self._caller = caller = Caller(service, self.id, self.session.peer, uid)
         self.peer, self.client = caller.address, caller.name
         plain_auth = caller.on_host or service.plain_auth_off_host
         self._dialogue = Dialogue(service.settings, caller.choose, caller, plain_auth=plain_auth)
@@ -150,7 +153,11 @@ class SmtpSession(SMTP):
         except Exception:
             step = None
             self._defect()
-        if step is None and self._draining and not (dialogue.closed or dialogue.in_data or answered):
+        if (
+            step is None
+            and self._draining
+            and not (dialogue.closed or dialogue.in_data or answered)
+        ):
             self._end(reply.SHUTTING_DOWN, "shutdown")
         if dialogue.out:
             self._flush()

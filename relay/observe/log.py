@@ -15,6 +15,8 @@ from typing import Any, Final, TextIO
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+LISTENER_NO_IPV6: Final = "listener.no_ipv6"
+LISTENER_UNCLAIMED: Final = "listener.unclaimed"
 LINK_OPEN: Final = "link.open"
 LINK_AUTH: Final = "link.auth"
 LINK_CLOSE: Final = "link.close"
@@ -48,6 +50,8 @@ ADMIN_UNAVAILABLE: Final = "admin.unavailable"
 INTERNAL_ERROR: Final = "internal.error"
 
 EVENTS: Final[Mapping[str, str]] = {
+    LISTENER_NO_IPV6: "a listener takes IPv4 alone, as this host has no IPv6",
+    LISTENER_UNCLAIMED: "systemd passes a socket that no listener takes: who connects to it waits in vain",
     LINK_OPEN: "a client has connected to a listener",
     LINK_AUTH: "a client has logged in, or failed to",
     LINK_CLOSE: "a client connection has ended; why, and how many messages it brought",

@@ -24,8 +24,8 @@ _LONGEST_NAME = 255  # RFC 5321 §4.5.3.1.2
 class Trace:
     """What the Received line says of a message's way to us.
 
-    `helo` is the name the client gave, as it gave it; `peer` its IP address; `hostname` ours; `protocol` the word of
-    RFC 3848 (ESMTPSA and so on); `epoch` when it came, in seconds.
+    `helo` is the name the client gave, as it gave it; `peer` its IP address, empty for a Unix socket; `hostname` ours;
+    `protocol` the word of RFC 3848 (ESMTPSA and so on); `epoch` when it came, in seconds.
     """
 
     helo: str
@@ -78,5 +78,7 @@ def _name(helo: str) -> str:
 
 
 def _literal(address: str) -> str:
-    """An IP address as an address literal (RFC 5321 §4.1.3)."""
+    """An IP address as an address literal (RFC 5321 §4.1.3). Which user it was on this host is for the log alone."""
+    if not address:
+        return "local socket"
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"

@@ -129,8 +129,10 @@ def _other_conditions(identity: Identity) -> Iterator[_Condition]:
             lambda client, _: client.address is not None and client.address in network,
             f"the client's address is not in {network}",
         )
-    if (uid := match.uid) is not None:
-        yield _Condition(lambda client, _: client.uid == uid, f"the client's user id is not {uid}")
+    if (uids := match.uid) is not None:
+        yield _Condition(
+            lambda client, _: client.uid in uids, f"the client's user id is not {' or '.join(map(str, uids))}"
+        )
     if match.mail_from is not None:
         pattern = MailPattern.compile(match.mail_from)
         yield _Condition(lambda _, path: pattern.matches(path.address), f"the reverse-path is not {pattern}")

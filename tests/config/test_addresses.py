@@ -6,10 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.config import TcpAddress
+from relay.config import SystemdAddress, TcpAddress, UnixAddress
 from relay.config.addresses import parse_ehlo_name, parse_host, parse_login_pattern, parse_mail_pattern, parse_network
+from relay.config.listening import clash, format_mode, parse_listener_address, parse_mode
 
-HOSTS = st.one_of(st.just("localhost"), st.ip_addresses().map(str))
+HOSTS = st.one_of(
+    st.sampled_from(["localhost", "*"]),
+    st.ip_addresses().filter(lambda address: getattr(address, "ipv4_mapped", None) is None).map(str),
+)
 ADDRESSES = st.builds(TcpAddress, HOSTS, st.integers(0, 65535))
 
 
@@ -39,13 +43,86 @@ def test_an_address_clashes_with_itself_unless_the_port_is_free(address: TcpAddr
         ("localhost:25", "0.0.0.0:25", True),
         ("localhost:25", "[::]:25", True),
         ("127.0.0.1:25", "[::]:25", False),
+        ("*:25", "[::1]:25", True),
+        ("*:25", "127.0.0.1:25", True),
+        ("0.0.0.0:25", "[::]:25", False),
         ("127.0.0.1:25", "127.0.0.2:25", False),
         ("localhost:25", "localhost:26", False),
     ],
 )
 def test_localhost_is_two_addresses_and_a_wildcard_is_all_of_its_family(one: str, other: str, clash: bool) -> None:
-    """`localhost` stands for 127.0.0.1 and ::1; the IPv6 wildcard does not take IPv4."""
+    """`localhost` stands for 127.0.0.1 and ::1, `*` for both wildcards; the IPv6 wildcard does not take IPv4."""
     assert TcpAddress.parse(one).clashes(TcpAddress.parse(other)) is clash
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("unix:/run/smtp.sock", UnixAddress("/run/smtp.sock")),
+        ("unix:/run/a b:c.sock", UnixAddress("/run/a b:c.sock")),
+        ("fd:smtp", SystemdAddress("smtp")),
+        ("fd:sparkpost-relay.socket", SystemdAddress("sparkpost-relay.socket")),
+        ("*:2525", TcpAddress("*", 2525)),
+        ("LOCALHOST:2525", TcpAddress("localhost", 2525)),
+    ],
+)
+def test_a_listener_may_be_a_path_or_a_socket_of_systemds(
+    text: str, address: TcpAddress | UnixAddress | SystemdAddress
+) -> None:
+    """Each is printed as it is written."""
+    assert parse_listener_address(text) == address
+    assert str(address) == text.lower()
+
+
+def test_addresses_of_different_kinds_never_clash() -> None:
+    """A path is one however many slashes are in it."""
+    kinds = [parse_listener_address(text) for text in ("localhost:25", "unix:/run/smtp", "fd:smtp")]
+
+    assert [[clash(one, other) for other in kinds] for one in kinds] == [
+        [True, False, False],
+        [False, True, False],
+        [False, False, True],
+    ]
+    assert clash(UnixAddress("/run//./smtp"), UnixAddress("/run/smtp"))
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"), [("0660", 0o660), ("660", 0o660), (660, 0o660), (666, 0o666), ("0200", 0o200)]
+)
+def test_a_mode_is_octal_whether_quoted_or_not(value: object, mode: int) -> None:
+    """As chmod has it; nobody means the decimal number."""
+    assert parse_mode(value) == mode
+    assert parse_mode(format_mode(mode)) == mode
+
+
+@pytest.mark.parametrize("value", ["0888", "66", "01660", 8, True, None, "rw-rw----", "0440", "0"])
+def test_a_mode_that_lets_nobody_in_or_is_none_is_refused(value: object) -> None:
+    """To connect to a Unix socket is to write to it (unix(7))."""
+    with pytest.raises(ValueError):
+        parse_mode(value)
+
+
+def test_a_socket_far_down_may_be_listened_on_but_not_one_with_an_endless_name() -> None:
+    """The kernel's limit is for the name, and a directory can be reached in another way."""
+    deep = f"unix:/{'deep/' * 60}smtp.sock"
+
+    assert str(parse_listener_address(deep)) == deep
+    with pytest.raises(ValueError, match="longer than 80 octets"):
+        parse_listener_address(f"unix:/run/{'x' * 81}")
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("::ffff:192.0.2.7", "192.0.2.7/32"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::/0", "::/0"),
+    ],
+)
+def test_ipv4_in_ipv6_is_ipv4(written: str, meant: str) -> None:
+    """Clients that come so are known by their IPv4 address; a network of the other kind would never match."""
+    assert str(parse_network(written)) == meant
 
 
 @pytest.mark.parametrize(
@@ -69,7 +146,8 @@ def test_the_network_that_was_meant_is_named(pair: tuple[ipaddress.IPv4Address |
     written = f"{address}/{prefix}"
     meant = ipaddress.ip_network(written, strict=False)
 
-    assert parse_network(str(meant)) == meant
+    if getattr(meant.network_address, "ipv4_mapped", None) is None:
+        assert parse_network(str(meant)) == meant
     if str(meant) != str(ipaddress.ip_network(str(address))) and str(meant.network_address) != str(address):
         with pytest.raises(ValueError) as error:
             parse_network(written)

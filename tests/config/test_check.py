@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from relay.config import ConfigError, Loaded
+from relay.config import ConfigError, Loaded, dump
 
 Load = Callable[..., Loaded]
 
@@ -289,3 +289,46 @@ def test_https_to_another_account_than_smtp_is_warned_of(load_text: Load) -> Non
 def test_plain_http_may_lead_to_this_host(load_text: Load, url: str) -> None:
     """For trials with the stand-in or a proxy: nothing crosses a network."""
     assert load_text(f"upstream: {{http: {{url: '{url}'}}}}").config.upstream.http.url == url.rstrip("/")
+
+
+def test_networks_of_a_unix_socket_are_warned_of(load_text: Load) -> None:
+    """They would not keep anybody out."""
+    (warning,) = load_text("listeners: [{address: 'unix:/run/smtp.sock', networks: [10.0.0.0/8]}]").warnings
+
+    assert "listeners[0].networks: not used: on a Unix socket there are none" in warning
+
+
+def test_a_unix_socket_asks_for_passwords_without_tls(load_text: Load) -> None:
+    """Nothing leaves the host; its group is one of this host's, by name or by number."""
+    loaded = load_text(
+        "listeners: [{address: 'unix:/run/smtp.sock', auth: required, mode: '0666', group: root},"
+        " {name: b, address: 'unix:/run/b.sock', group: '4711'}]\n"
+        "identities: [{match: {login: app}, password: secret}]"
+    )
+
+    assert loaded.warnings == []
+    assert loaded.config.listeners[0].mode == 0o666
+
+
+@pytest.mark.parametrize(("written", "uids"), [("33", (33,)), ("[33, 1000]", (33, 1000)), ("0", (0,))])
+def test_a_rule_may_name_one_user_or_several(load_text: Load, written: str, uids: tuple[int, ...]) -> None:
+    """It needs a listener where users are known: a Unix socket, or one of systemd's that may be one."""
+    text = "listeners: [{{address: '{}'}}]\nidentities: [{{match: {{uid: {}}}}}]"
+
+    for door in ("unix:/run/smtp.sock", "fd:smtp"):
+        loaded = load_text(text.format(door, written))
+        assert loaded.warnings == []
+        assert loaded.config.identities[0].match.uid == uids
+        assert f"uid: {written}" in dump(loaded)
+
+
+@pytest.mark.parametrize(
+    ("match", "said"),
+    [("{uid: 33}", "it needs a listener on a Unix socket"), ("{uid: 33, network: 10.0.0.0/8}", "from no network")],
+)
+def test_a_rule_for_a_user_that_can_never_match_is_warned_of(load_text: Load, match: str, said: str) -> None:
+    """Over TCP nobody has a user id."""
+    (warning,) = load_text(f"identities: [{{match: {match}}}]").warnings
+
+    assert "identities[0].match.uid: never matches" in warning
+    assert said in warning

@@ -111,4 +111,4 @@ def test_the_manual_shows_configurations_that_work(tmp_path: Path) -> None:
 
         load(str(tmp_path / "relay.yaml"), ENVIRON | {"RELAY__CREDENTIALS__BILLING__API_KEY": "k"})
 
-    assert len(blocks) == 2
+    assert len(blocks) == 3

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import ssl
 import sys
@@ -17,7 +18,7 @@ from relay import doctor
 from relay.sandbox import HttpPort, Port
 from tests.support.environment import clean
 from tests.support.running import KEY, configuration, port_of, relay_to, sandbox_with
-from tests.support.serving import write_config
+from tests.support.serving import serving, write_config
 
 
 async def run(*arguments: str, text: str = "", **environ: str) -> tuple[int, str, str]:
@@ -328,3 +329,51 @@ async def test_sandbox_refuses_a_mode_that_it_does_not_have(tmp_path):
 
     assert status == 64
     assert "there is no HTTP mode 'oops'; there are:" in out
+
+
+async def test_explain_and_send_know_unix_sockets(tmp_path):
+    """A user there has an identity and no address; what cannot be is said."""
+    path = tmp_path / "smtp.sock"
+    listeners = [{"address": f"unix:{path}"}, {"name": "tcp", "address": "127.0.0.1:0"}]
+    identities = [{"name": "web", "match": {"uid": os.geteuid()}}, {"name": "rest", "match": {"listener": "tcp"}}]
+    async with sandbox_with(tmp_path / "tls") as sandbox:
+        config = write_config(
+            tmp_path / "relay.yaml",
+            listeners=listeners,
+            identities=identities,
+            upstream={
+                "host": "localhost",
+                "ports": [sandbox.addresses[0][1]],
+                "tls": {"ca_file": str(sandbox.ca_file)},
+            },
+            credentials={"default": {"api_key": KEY}},
+            spool={"url": "none"},
+            admin={"address": None},
+        )
+        explained = [
+            await run("explain", "--config", config, *arguments)
+            for arguments in (
+                ["--uid", str(os.geteuid())],
+                ["--uid", "4711"],
+                [],
+                ["--uid", "0", "--listener", "tcp"],
+                ["--client", "127.0.0.1"],
+                ["--client", "::ffff:127.0.0.1", "--listener", "tcp"],
+            )
+        ]
+        async with serving(config):
+            sent = await run("send", "--to", "b@example.net", "--via", f"unix:{path}")
+        gone = await run("send", "--to", "b@example.net", "--via", f"unix:{path}")
+
+    assert [status for status, _, _ in explained] == [0, 1, 1, 1, 1, 0]
+    said = [out for _, out, _ in explained]
+    assert f"from uid {os.geteuid()} on listener local" in said[0]
+    assert "identity    web" in said[0]
+    assert f"the client's user id is not {os.geteuid()}" in said[1]
+    assert "a user who is not named (--uid)" in said[2]
+    assert "listener tcp is on TCP" in said[3]
+    assert "who comes by a Unix socket has no address" in said[4]
+    assert "from 127.0.0.1 on listener tcp" in said[5]
+    assert sent[0] == 0
+    assert "accepted" in sent[1]
+    assert (gone[0], "Does the relay listen there?" in gone[1]) == (1, True)

@@ -145,3 +145,10 @@ def test_the_measures_cover_the_new_line():
 
     assert prepared.longest_line == len("Received: from  ([192.0.2.1])") + 255
     assert prepare(content(b"", b"\r\n" + b"y" * 900 + b"\r\n"), TRACE).longest_line == 900
+
+
+def test_a_client_on_a_unix_socket_has_no_address():
+    """Which user it was is for the log, and not for whoever gets the mail."""
+    line = received(replace(TRACE, peer=""))
+
+    assert line.startswith(b"Received: from app.example.com (local socket)\r\n\tby relay.example.com with ESMTPSA id ")

@@ -123,6 +123,18 @@ def test_every_given_condition_must_hold(failing):
     assert identities.consider(who, sender) == (Considered("all", words),)
 
 
+def test_a_rule_may_be_for_several_users():
+    """Any of them; and the explanation names them all."""
+    identities = rules({"name": "batch", "match": {"uid": [33, 0]}})
+
+    for uid in (33, 0):
+        assert chosen(identities, client(address=None, uid=uid)) is not None
+    assert chosen(identities, client()) is None
+    assert identities.consider(client(address=None, uid=34), NULL) == (
+        Considered("batch", "the client's user id is not 33 or 0"),
+    )
+
+
 def test_a_rule_for_a_network_does_not_speak_of_unix_sockets():
     """A client without an address is in no network, and an IPv6 client is in no IPv4 network."""
     identities = rules({"name": "v4", "match": {"network": "0.0.0.0/0"}})
