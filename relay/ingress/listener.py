@@ -38,6 +38,7 @@ class Connections:
         self.tasks: set[asyncio.Task[None]] = set()
         self._ids = itertools.count(1)
         self._changed = asyncio.Event()
+        self._draining = False
 
     def next_id(self) -> str:
         return f"s{next(self._ids)}"
@@ -55,6 +56,8 @@ class Connections:
     def admit(self, session: SmtpSession, admission: Admission) -> Reply | None:
         """Count a new session in; a refusal says why it may not stay."""
         self.sessions.add(session)
+        if self._draining:  # it had been accepted before its listener was closed
+            asyncio.get_running_loop().call_soon(session.drain)
         client = session.client
         self.by_client[client] += 1
         if session.peer is not None and not any(session.peer in network for network in admission.networks):
@@ -75,6 +78,7 @@ class Connections:
 
     async def drain(self, seconds: float) -> None:
         """Let messages in hand be answered, tell everybody else 421, and give up what is left after `seconds`."""
+        self._draining = True
         for session in list(self.sessions):
             session.drain()
         try:

@@ -62,6 +62,7 @@ class SmtpSession(SMTP):
         self._reading_paused = False
         self._writing_paused = False
         self._draining = False
+        self._may_finish = False
         self._gone = False
 
     # -- asyncio's side -----------------------------------------------------------------------------------------------
@@ -123,8 +124,12 @@ class SmtpSession(SMTP):
     # -- the listener's side ------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """No new mail: say 421 now, or as soon as the message in hand is answered."""
+        """No new mail: say 421 now, or as soon as the message in hand is answered.
+
+        Who has only just come, or has begun a transaction, may bring that one message: 421 would refuse it.
+        """
         self._draining = True
+        self._may_finish = not self._caller.messages or self._dialogue.client.transaction.open
         if not (self._busy or self._gone):
             self._work()
 
@@ -156,7 +161,7 @@ class SmtpSession(SMTP):
         if (
             step is None
             and self._draining
-            and not (dialogue.closed or dialogue.in_data or answered)
+            and not (dialogue.closed or dialogue.in_data or answered or self._may_finish)
         ):
             self._end(reply.SHUTTING_DOWN, "shutdown")
         if dialogue.out:
@@ -191,7 +196,9 @@ class SmtpSession(SMTP):
         except Exception:
             self._defect()
         self._busy = False
-        self._work(answered=isinstance(step, TakeMessage))
+        answered = isinstance(step, TakeMessage)
+        self._may_finish &= not answered
+        self._work(answered=answered)
 
     def _defect(self) -> None:
         log.exception(events.INTERNAL_ERROR, session=self.id)

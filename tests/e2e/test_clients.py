@@ -12,6 +12,7 @@ import trustme
 from relay.ingress import session as session_module
 from relay.ingress.reception import Reception
 from tests.support.client import CONTENT, send
+from tests.support.ledger import until
 from tests.support.running import port_of, relay_to, sandbox_with
 
 ENVELOPE = b"EHLO c\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"
@@ -345,6 +346,53 @@ async def test_a_tls_handshake_that_fails_ends_the_session(tmp_path):
         code, _ = await send(port_of(relay))
 
     assert code == 250
+
+
+@pytest.mark.parametrize("said", [b"", b"EHLO c\r\n", ENVELOPE[: ENVELOPE.index(b"DATA")]])
+async def test_who_has_come_before_the_shutdown_may_bring_a_message(tmp_path, said):
+    """The relay is told to stop while a client is between its commands: that message is taken, and no second one."""
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(relay))
+        writer.write(said)
+        for _ in range(1 + said.count(b"MAIL") + said.count(b"RCPT")):
+            await reader.readline()
+        while said and not (await reader.readline()).startswith(b"250 "):
+            pass
+        stopping = asyncio.create_task(relay.stop())
+        await until(lambda: not relay.listeners[0].listening)
+        writer.write((ENVELOPE + MESSAGE).removeprefix(said) + b"MAIL FROM:<a@example.com>\r\n")
+        heard = (await asyncio.wait_for(reader.read(), 20)).splitlines()
+        await stopping
+        writer.close()
+
+    taken = next(number for number, line in enumerate(heard) if line.startswith(b"250 2.0.0 OK "))
+    assert heard[-1].startswith(b"421 4.3.2 ")
+    assert len(heard) - taken <= 3
+    assert len(sandbox.accepted) == 1
+
+
+async def test_who_is_silent_at_shutdown_is_told_soon(tmp_path):
+    """Nobody waits long for a client that says nothing; one that has had its turn is told at once."""
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        silent, one = await asyncio.open_connection("127.0.0.1", port_of(relay))
+        served, two = await asyncio.open_connection("127.0.0.1", port_of(relay))
+        two.write(ENVELOPE + MESSAGE)
+        while not (await served.readline()).startswith(b"250 2.0.0 OK "):
+            pass
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        stopping = asyncio.create_task(relay.stop())
+        last_to_served = await asyncio.wait_for(served.read(), 20)
+        at_once = loop.time() - began
+        last_to_silent = await asyncio.wait_for(silent.read(), 20)
+        two.close()
+        one.close()
+        await stopping
+
+    assert last_to_served.startswith(b"421 4.3.2 ")
+    assert last_to_silent.splitlines()[-1].startswith(b"421 4.3.2 ")
+    assert at_once < session_module.QUIT_SECONDS
+    assert loop.time() - began < 3 * session_module.QUIT_SECONDS
 
 
 async def test_what_does_not_end_in_time_is_given_up_at_shutdown(tmp_path):
