@@ -14,11 +14,12 @@ PLACE_VARIABLE = "RELAY_SENDMAIL"
 CONFIG_VARIABLE = "RELAY_CONFIG"
 USUAL_CONFIG = "/etc/sparkpost-relay/relay.yaml"
 USUAL_ADDRESS = "localhost:2525"
+USUAL_SOCKET = "/run/sparkpost-relay.sock"  # what the socket unit that comes with the relay has systemd make
 # The names under which the environment has the address of the first listener; the first one wins.
 _LISTEN_VARIABLES = ("RELAY__LISTENERS__0__ADDRESS", "RELAY_LISTEN")
 
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^:\[\]/\s]+)):(?P<port>[0-9]{1,5})")
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  who listens everywhere can be reached here
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "localhost"}  # noqa: S104  who listens everywhere can be reached here
 
 
 class Place:
@@ -49,10 +50,11 @@ def find(config: str | None, environ: Mapping[str, str], usual_config: str = USU
     address = next((environ[name] for name in _LISTEN_VARIABLES if environ.get(name)), None)
     if address is not None:
         listeners[:1] = [{**(listeners[0] if listeners else {}), "address": address.strip()}]
-    for listener in listeners:
-        place = _usable(listener, source)
-        if place is not None:
-            return place
+    places = [place for listener in listeners if (place := _usable(listener, source)) is not None]
+    # Where systemd has its socket is known by habit only: another listener goes first.
+    places.sort(key=lambda place: place.path == USUAL_SOCKET)
+    if places:
+        return places[0]
     if listeners:
         text = (
             f"{source}: no listener takes mail without a login or TLS from the start; add one with "
@@ -101,7 +103,8 @@ def _usable(listener: Mapping[object, object], source: str) -> Place | None:
     if listener.get("auth") in ("required", "passthrough") or (isinstance(tls, dict) and tls.get("mode") == "implicit"):
         return None
     name = f"the listener {listener.get('name', 'local')!r} of {source}"
-    return _parse(str(listener.get("address", USUAL_ADDRESS)), name)
+    address = str(listener.get("address", USUAL_ADDRESS))
+    return Place("", 0, USUAL_SOCKET, f"the usual socket of {name}") if address[:3] == "fd:" else _parse(address, name)
 
 
 def _parse(text: str, found: str) -> Place | None:

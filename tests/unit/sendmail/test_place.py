@@ -62,6 +62,8 @@ def test_an_address_that_is_none_is_named(value):
         ("listeners: [{address: '0.0.0.0:2526'}]", "127.0.0.1:2526"),
         ("listeners: [{address: '[::]:2526'}]", "[::1]:2526"),
         ("listeners: [{address: 'unix:/run/relay.sock'}]", "unix:/run/relay.sock"),
+        ("listeners: [{address: '*:2526'}]", "localhost:2526"),
+        ("listeners: [{address: 'fd:smtp'}]", "unix:/run/sparkpost-relay.sock"),
         ("listeners: [{address: 'fd:smtp'}, {address: '[::1]:2526', auth: none}]", "[::1]:2526"),
         ("listeners: [{auth: required}, {auth: passthrough}, {address: 'localhost:3'}]", "localhost:3"),
         ("listeners: [{tls: {mode: implicit}}, {address: 'localhost:3', tls: {mode: starttls}}]", "localhost:3"),
