@@ -29,6 +29,7 @@ from relay.ingress.data import DataLimits
 from relay.ingress.doors import TcpDoor
 from relay.ingress.listener import Admission, Connections, Listener
 from relay.ingress.memory import DataMemory
+from relay.ingress.oddities import Oddities
 from relay.ingress.reception import Reception
 from relay.ingress.service import Service
 from relay.ingress.steps import DialogueSettings
@@ -89,6 +90,7 @@ async def serve_relay(port: int) -> None:
         reception=Reception("relay.example", NullIntake(), BenchmarkClock(), metrics),
         clock=BenchmarkClock(),
         metrics=metrics,
+        oddities=Oddities(),
         command_timeout=300.0,
         plain_auth_off_host=False,
         admit=lambda session: connections.admit(session, admission),

@@ -45,6 +45,7 @@ from relay.ingress.doors import door_of
 from relay.ingress.intake import CutThrough, SpooledIntake
 from relay.ingress.listener import Admission, Connections, Listener, tls_context
 from relay.ingress.memory import DataMemory
+from relay.ingress.oddities import Oddities
 from relay.ingress.reception import Reception
 from relay.ingress.service import Authenticator, Service
 from relay.ingress.steps import DialogueSettings
@@ -110,6 +111,7 @@ class Relay:
         self._key_files = KeyFiles(references or {}, os.environ, self._key_changed, self._key_unreadable)
         self._activation = Activation(os.environ)
         self._connections = Connections()
+        self._oddities = Oddities()
         self.data_memory = DataMemory(config.limits.data_memory)
         self._passwords = PasswordAuthenticator(self._identities)
         self._background: set[asyncio.Task[None]] = set()
@@ -215,6 +217,7 @@ class Relay:
             reception=reception,
             clock=self._clock,
             metrics=self.metrics,
+            oddities=self._oddities,
             command_timeout=limits.command_timeout,
             plain_auth_off_host=section.tls.allow_plain_auth,
             admit=lambda session: self._connections.admit(session, admission),

@@ -108,6 +108,8 @@ def listener_tls(config: Config) -> Iterator[Finding]:
             for name, value in given.items():
                 if value is not None:
                     yield Finding((*here, name), "given, but tls.mode is none: set it to starttls or implicit")
+            if tls.legacy:
+                yield Finding((*here, "legacy"), "given, but tls.mode is none: set it to starttls or implicit")
         elif tls.certificate is None or tls.key is None:
             for name, value in given.items():
                 if value is None:

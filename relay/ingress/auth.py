@@ -80,12 +80,13 @@ class AuthExchange:
     """One AUTH command and the lines that follow it.
 
     `begin` and `respond` give the reply to send: 334 asks for another line, any other code ends the exchange without a
-    login; or they give what was presented, which ends it too.
+    login; or they give what was presented, which ends it too. `tolerated`: not written as it should be.
     """
 
     def __init__(self) -> None:
         self._awaited = _Awaited.PLAIN
         self._user = ""
+        self.tolerated = False
 
     def begin(self, argument: str) -> Reply | Presented:
         """`argument` is everything behind the verb: the mechanism in any case, perhaps an initial response."""
@@ -93,6 +94,7 @@ class AuthExchange:
         awaited = _MECHANISMS.get(mechanism.upper())
         if awaited is None:
             return reply.AUTH_MECHANISM_UNKNOWN
+        self.tolerated = mechanism not in _MECHANISMS or argument.startswith((" ", "\t"))
         self._awaited = awaited
         if not initial:
             return awaited.challenge
@@ -103,9 +105,11 @@ class AuthExchange:
         return reply.AUTH_CANCELLED if line.strip(" \t") == "*" else self._take(line)
 
     def _take(self, encoded: str) -> Reply | Presented:
-        octets = _decode(encoded.strip(" \t"))
+        bare = encoded.strip(" \t")
+        octets = _decode(bare)
         if octets is None:
             return reply.AUTH_MALFORMED
+        self.tolerated |= bare != encoded or len(bare) % 4 != 0
         match self._awaited:
             case _Awaited.PLAIN:
                 return _plain(octets)

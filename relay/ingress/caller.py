@@ -4,7 +4,7 @@ import ipaddress
 import ssl
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -21,6 +21,8 @@ from relay.observe import log as events
 from relay.policy.identity import Client, Decision
 
 log = structlog.get_logger()
+
+_OLD_TLS: Final = frozenset({"TLSv1", "TLSv1.1"})
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -43,7 +45,6 @@ class Caller:
         self._service = service
         self._client = Client(service.listener, self.address, uid)
         self._passthrough: Login | None = None
-        self._tolerances: set[Tolerance] = set()
         self._origin = Provenance(session_id, service.listener, "", self.name if self.address else "", "SMTP")
 
     @property
@@ -74,8 +75,10 @@ class Caller:
         )
         self._passthrough = proof.passthrough
 
-    def upgraded(self) -> None:
+    def upgraded(self, version: str | None) -> None:
         """TLS is on: nothing that was proved before counts any more (RFC 3207 §4.2)."""
+        if version in _OLD_TLS:
+            self.tolerated(Tolerance.OLD_TLS)
         self._client = Client(self._service.listener, self.address, self.uid)
         self._passthrough = None
 
@@ -105,10 +108,10 @@ class Caller:
             )
 
     def tolerated(self, kind: Tolerance) -> None:
-        self._service.metrics.tolerances.labels(kind.value).inc()
-        if kind not in self._tolerances:
-            self._tolerances.add(kind)
-            log.info(events.TOLERANCE, session=self.id, peer=self.name, kind=kind.value)
+        service = self._service
+        service.metrics.tolerances.labels(kind.value).inc()
+        if service.oddities.worth_naming(self.name, kind, service.clock.monotonic()):
+            log.info(events.TOLERANCE, session=self.id, listener=service.listener, peer=self.name, kind=kind.value)
 
 
 def _protocol(said: Conversation) -> str:

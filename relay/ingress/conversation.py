@@ -4,14 +4,20 @@ Each verb is one method from its argument to the reply. What a reply entails, su
 dialogue's business. Commands and their rules are RFC 5321 §4.1 and §4.3, AUTH is RFC 4954, STARTTLS RFC 3207.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Final
 
 from relay.core import reply
 from relay.core.reply import Reply
+from relay.core.tolerance import Tolerance
 from relay.ingress.steps import DialogueSettings
 from relay.ingress.transaction import Choose, Transaction
+
+_LABEL: Final = "[0-9A-Za-z](?:[0-9A-Za-z-]*[0-9A-Za-z])?"
+_FULL_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})+\.?")
+_LITERAL = re.compile(r"\[(?:IPv6:)?[0-9A-Fa-f.:]+\]", re.IGNORECASE)
 
 
 class Conversation:
@@ -44,17 +50,23 @@ class Conversation:
         name = argument.strip()
         if not name:
             return reply.HELLO_NEEDS_NAME
-        self.transaction.reset()
-        self.helo, self.extended = name, True
+        self._introduced(name)
+        self.extended = True
         return _welcome(self._settings, self.tls, self.tls or self._plain_auth)
 
     def helo_(self, argument: str) -> Reply:
         name = argument.strip()
         if not name:
             return reply.HELLO_NEEDS_NAME
-        self.transaction.reset()
-        self.helo, self.extended = name, False
+        self._introduced(name)
+        self.extended = False
         return reply.hello(self._settings.hostname)
+
+    def _introduced(self, name: str) -> None:
+        self.transaction.reset()
+        self.helo = name
+        if not is_full_name(name):
+            self.transaction.tolerances.add(Tolerance.HELO_NAME)
 
     def starttls(self, argument: str) -> Reply:
         """220 means that TLS may begin, if nothing has come behind the command."""
@@ -83,7 +95,10 @@ class Conversation:
             return reply.HELLO_FIRST
         if self.login is None and self._settings.auth in {"required", "passthrough"}:
             return reply.AUTH_REQUIRED if self.tls or self._plain_auth else reply.TLS_REQUIRED
-        return self.transaction.mail(argument)
+        answer = self.transaction.mail(argument)
+        if not self.extended and answer.positive:
+            self.transaction.tolerances.add(Tolerance.HELO_ONLY)
+        return answer
 
     def rcpt(self, argument: str) -> Reply:
         return self.transaction.rcpt(argument)
@@ -126,6 +141,14 @@ COMMANDS: Final[Mapping[str, Callable[[Conversation, str], Reply]]] = {
     "EXPN": Conversation.expn,
     "HELP": Conversation.help,
 }
+
+
+@lru_cache(maxsize=1024)
+def is_full_name(name: str) -> bool:
+    """Is it what EHLO and HELO want (RFC 5321 §4.1.1.1): a full host name, or an address literal?"""
+    if _LITERAL.fullmatch(name):
+        return True
+    return bool(_FULL_NAME.fullmatch(name)) and name.lower().rstrip(".") != "localhost.localdomain"
 
 
 @lru_cache(maxsize=64)

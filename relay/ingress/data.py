@@ -191,7 +191,7 @@ class DataReader:
 
     @property
     def tolerances(self) -> set[Tolerance]:
-        """What the client was forgiven."""
+        """What the client was forgiven; 8-bit octets too, if it has not announced them."""
         kinds = set()
         if self._lines.bare_lf:
             kinds.add(Tolerance.BARE_LF)
@@ -199,6 +199,10 @@ class DataReader:
             kinds.add(Tolerance.LONE_CR)
         if self._lines.longest_line > MAX_LINE:
             kinds.add(Tolerance.LONG_LINE)
+        if self._lines.nul:
+            kinds.add(Tolerance.NUL)
+        if self._lines.eight_bit:
+            kinds.add(Tolerance.EIGHT_BIT)
         return kinds
 
     def content(self) -> Content:

@@ -9,8 +9,9 @@ Where content comes for which there is no memory, `advance` stops too and the oc
 so. How the octets were cut never makes a difference to what is answered or taken.
 """
 
+import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from relay.core import reply
 from relay.core.reply import Reply
@@ -25,6 +26,8 @@ from relay.ingress.transaction import Choose
 
 # Said by something that is no mail client and that must not get further: a browser made to post to this port.
 _HTTP_VERBS: Final = frozenset({"GET", "POST", "HEAD", "PUT", "OPTIONS", "CONNECT", "HOST:"})
+
+_COMMAND = re.compile(r"([ \t]*)([^ \t]*)([ \t]?)(.*)", re.DOTALL)
 
 
 class Dialogue:
@@ -152,10 +155,11 @@ class Dialogue:
         self._close_with("", reply.TLS_ON_PLAIN_PORT)
 
     def _command(self, line: bytes) -> None:
-        verb, _, argument = line.decode("latin-1").strip(" \t").partition(" ")
+        text = line.decode("latin-1").rstrip(" \t")
+        verb, _, argument = text.partition(" ")
         command = COMMANDS.get(verb)
         if command is None:
-            verb = verb.upper()
+            verb, argument = self._oddly_written(text)
             command = COMMANDS.get(verb)
         if self._patience.tried_by_command(verb):
             self._close_with(_told(verb), reply.TOO_MANY_COMMANDS)
@@ -169,6 +173,14 @@ class Dialogue:
             self._close_with(verb, reply.HTTP_SPOKEN)
         else:
             self._say(_told(verb), reply.UNKNOWN_COMMAND)
+
+    def _oddly_written(self, text: str) -> tuple[str, str]:
+        """Verb and argument of a command in small letters (RFC 5321 §2.4), or with white space where none belongs."""
+        before, verb, between, argument = cast("re.Match[str]", _COMMAND.fullmatch(text)).groups()
+        verb = verb.upper()
+        if (before or between == "\t") and (verb in COMMANDS or verb == "AUTH"):
+            self._observer.tolerated(Tolerance.COMMAND_SPACING)
+        return verb, argument
 
     def _answer(self, verb: str, answer: Reply) -> None:
         """Say what a command is answered, and do what that entails."""
@@ -199,6 +211,9 @@ class Dialogue:
         self._auth_continue(self._auth.begin(argument))
 
     def _auth_continue(self, result: Reply | Presented) -> None:
+        if self._auth is not None and self._auth.tolerated:
+            self._auth.tolerated = False
+            self._observer.tolerated(Tolerance.AUTH_FORM)
         if isinstance(result, Presented):
             self._auth = None
             self._step = Authenticate(result.user, result.password)
@@ -221,8 +236,11 @@ class Dialogue:
         if rest:
             self._lines.add(rest)
         self._reader = None
-        self._report_tolerances(reader.tolerances)
         envelope, decision = self.client.transaction.take()
+        kinds = reader.tolerances
+        if envelope.body == "8BITMIME":
+            kinds.discard(Tolerance.EIGHT_BIT)
+        self._report_tolerances(kinds)
         if reader.refusal is not None:
             reader.discard()
             self._say("DATA", reader.refusal)

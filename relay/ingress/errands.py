@@ -44,7 +44,7 @@ async def log_in(step: Authenticate, service: Service, caller: Caller, dialogue:
 async def take(step: TakeMessage, service: Service, caller: Caller, dialogue: Dialogue) -> None:
     """Hand the message over, and tell the dialogue what its sender is answered."""
     answer = await service.reception.receive(
-        step.envelope, step.content, step.decision, caller.bearer, caller.origin(dialogue.client)
+        step.envelope, step.content, step.decision, caller, caller.origin(dialogue.client)
     )
     caller.messages += answer.positive
     dialogue.accepted(answer)

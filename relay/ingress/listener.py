@@ -142,7 +142,13 @@ def tls_context(section: ListenerTls) -> ssl.SSLContext:
     assert section.certificate is not None
     assert section.key is not None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if section.legacy:
+        # OpenSSL 3 has TLS 1.0 and 1.1 at security level 0 alone: their handshakes are signed over SHA-1 and MD5.
+        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        context.options |= ssl.OP_NO_SSLv3
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    else:
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(section.certificate, section.key)
     return context
 

@@ -4,8 +4,8 @@ Then the intake takes responsibility for it, or refuses it; its word is the repl
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -13,6 +13,7 @@ from relay.core.envelope import Envelope
 from relay.core.message import Content, Message, queue_id_of
 from relay.core.ports import Bearer, Clock, Intake
 from relay.core.reply import Reply
+from relay.core.tolerance import Tolerance
 from relay.observe import log as events
 from relay.observe.metrics import Metrics
 from relay.policy import admission, content
@@ -32,6 +33,16 @@ class Provenance:
     protocol: str
 
 
+class Sender(Protocol):
+    """Whose message it is."""
+
+    def bearer(self, decision: Decision) -> Bearer:
+        """On whose behalf it goes, under the login of this moment."""
+        ...
+
+    def tolerated(self, kind: Tolerance) -> None: ...
+
+
 class Reception:
     """Turns what a session received into a message of the relay, and its final reply."""
 
@@ -46,7 +57,7 @@ class Reception:
         envelope: Envelope,
         raw: Content,
         decision: Decision,
-        bearer: Callable[[Decision], Bearer],
+        sender: Sender,
         origin: Provenance,
     ) -> Reply:
         """The reply to the final dot. Owns `raw` from here on."""
@@ -55,6 +66,9 @@ class Reception:
         self._metrics.messages_received.count(origin.listener, identity)
         answer = admission.content(decision, raw.header)
         if answer is None:
+            missing = content.missing(raw.header)
+            for kind in missing:
+                sender.tolerated(kind)
             prepared = content.prepare(
                 raw,
                 content.Trace(
@@ -66,8 +80,9 @@ class Reception:
                     recipients=envelope.recipients,
                     epoch=self._clock.now(),
                 ),
+                missing,
             )
-            answer = await self._intake.accept(Message(queue_id, envelope, prepared), bearer(decision))
+            answer = await self._intake.accept(Message(queue_id, envelope, prepared), sender.bearer(decision))
         else:
             raw.close()
         self._report(answer, queue_id, identity, envelope, raw.size, origin)

@@ -10,6 +10,7 @@ from relay.core.ports import Bearer, Clock
 from relay.core.reply import Reply
 from relay.core.secret import Secret
 from relay.ingress.auth import Authenticated
+from relay.ingress.oddities import Oddities
 from relay.ingress.reception import Reception
 from relay.ingress.steps import DialogueSettings
 from relay.observe.metrics import Metrics
@@ -27,7 +28,7 @@ class Authenticator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Everything the sessions of one listener share."""
+    """Everything the sessions of one listener share; oddities are those of all listeners."""
 
     listener: str
     settings: DialogueSettings
@@ -39,6 +40,7 @@ class Service:
     reception: Reception
     clock: Clock
     metrics: Metrics
+    oddities: Oddities
     command_timeout: float
     plain_auth_off_host: bool
     admit: Callable[["SmtpSession"], Reply | None]

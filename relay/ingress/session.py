@@ -241,7 +241,7 @@ class SmtpSession(SMTP):
             return
         self._reading_paused = False
         self._wire = secured
-        self._caller.upgraded()
+        self._caller.upgraded(secured.get_extra_info("ssl_object").version())
         self._dialogue.upgraded()
         if service.implicit_tls:
             self._dialogue.greet()

@@ -28,6 +28,9 @@ from relay.policy.identity import Decision
 _MAIL_KEYWORDS: Final = frozenset({"SIZE", "BODY", "AUTH", "RET", "ENVID", "SMTPUTF8"})
 _RCPT_KEYWORDS: Final = {"NOTIFY": is_notify, "ORCPT": is_original_recipient}
 
+_SPACED: Final = frozenset({Tolerance.COMMAND_SPACING})
+_IN_ORDER: Final[frozenset[Tolerance]] = frozenset()
+
 Parameters = dict[str, str | None]
 Choose = Callable[[ReversePath], Decision | Reply]
 
@@ -80,7 +83,8 @@ class Transaction:
 
     def _accept(self, argument: str) -> "_Accepted | Reply":
         word, _, rest = argument.partition(":")
-        if word.strip().upper() != "FROM":
+        spaced = _spaced(word)
+        if word.strip(" \t").upper() != "FROM":
             return reply.MAIL_SYNTAX
         try:
             path = read_path(rest)
@@ -108,7 +112,7 @@ class Transaction:
             envid=parameters.get("ENVID"),
             decision=decision,
             most_recipients=most,
-            tolerances=path.tolerances,
+            tolerances=path.tolerances | spaced,
         )
 
     def _mail_parameters(self, parameters: Parameters) -> Reply | None:
@@ -139,7 +143,7 @@ class Transaction:
         if self._sender is None:
             return reply.MAIL_FIRST
         word, _, rest = argument.partition(":")
-        if word.strip().upper() != "TO":
+        if word != "TO" and word.strip(" \t").upper() != "TO":
             return reply.RCPT_SYNTAX
         try:
             path = read_path(rest)
@@ -157,6 +161,8 @@ class Transaction:
         if len(self._recipients) >= self._sender.most_recipients:
             return reply.too_many_recipients(self._sender.most_recipients)
         self.tolerances |= path.tolerances
+        if word != "TO":
+            self.tolerances |= _spaced(word)
         self._recipients.append(Recipient(path.address, parameters.get("NOTIFY"), parameters.get("ORCPT")))
         return reply.RCPT_OK
 
@@ -186,6 +192,11 @@ def _rcpt_parameters(parameters: Parameters) -> Reply | None:
         if not _RCPT_KEYWORDS[keyword](value):
             return reply.parameter_malformed(keyword)
     return None
+
+
+def _spaced(word: str) -> frozenset[Tolerance]:
+    """White space around the FROM or TO of a command, where none belongs."""
+    return _SPACED if word[:1].isspace() or word[-1:].isspace() else _IN_ORDER
 
 
 @dataclass(frozen=True, slots=True)

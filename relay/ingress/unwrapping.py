@@ -1,4 +1,4 @@
-"""Turns the lines of DATA into lines of content: dots un-stuffed, every line end CRLF, measured on the way.
+"""Turns the lines of DATA into lines of content: dots un-stuffed, every line end CRLF, no NUL, measured on the way.
 
 Works on whole reads with what `bytes` does at C speed, so that the price of an octet does not depend on what it is: the
 worst that a client can send costs a few times the ordinary. Nothing here finds the end of data; see `data`.
@@ -22,7 +22,7 @@ class LineEnd(Enum):
 class Unwrapper:
     """The content of one message, piece by piece. Of its size, longest line and 8-bit octets it keeps account."""
 
-    __slots__ = ("_before", "_line", "_line_end", "bare_lf", "eight_bit", "lone_cr", "longest_line", "size")
+    __slots__ = ("_before", "_line", "_line_end", "bare_lf", "eight_bit", "lone_cr", "longest_line", "nul", "size")
 
     def __init__(self, line_end: LineEnd) -> None:
         self._line_end = line_end
@@ -33,6 +33,7 @@ class Unwrapper:
         self.eight_bit = False
         self.bare_lf = line_end is LineEnd.LF
         self.lone_cr = False
+        self.nul = False
 
     def unwrap(self, octets: bytes, *, dotted: bool) -> bytes:
         """Content for octets that neither begin nor end within a line end. `dotted`: some line begins with a dot.
@@ -54,11 +55,19 @@ class Unwrapper:
             self.lone_cr |= ends > octets.count(b"\n")
             self.bare_lf |= ends > octets.count(b"\r")
             octets = b"\r\n".join(lines if open_line else [*lines, b""])
+        self.size += len(octets)
+        if b"\0" in octets:
+            # RFC 5322 has none, and some readers drop it: a dot behind it would then end the data for them.
+            self.nul = True
+            octets = octets.replace(b"\0", b"")
+            if not octets:
+                return octets
+            lengths = list(map(len, octets.splitlines()))
+            open_line = not octets.endswith(b"\n")
         self._measure(octets, lengths, open_line=open_line)
         return octets
 
     def _measure(self, octets: bytes, lengths: list[int], *, open_line: bool) -> None:
-        self.size += len(octets)
         if not self.eight_bit:
             self.eight_bit = not octets.isascii()
         lengths[0] += self._line

@@ -1,4 +1,5 @@
-"""The content that goes on: our `Received` line on top, blind copies out, every other octet as it came.
+"""The content that goes on: our `Received` line on top, `Date` and `Message-ID` if there are none, blind copies out,
+every other octet as it came.
 
 `Received` stands before everything, as each server's does (RFC 5321 §4.4), also before content that has no header
 section or a broken one. A first line that is a fold with nothing to be folded to becomes a fold of ours; an mbox
@@ -14,10 +15,12 @@ from functools import lru_cache
 from relay.core import headers
 from relay.core.envelope import Recipient
 from relay.core.message import Content
+from relay.core.tolerance import Tolerance
 
 _LITERAL = re.compile(r"\[[0-9A-Za-z.:-]{1,64}\]")
 _NOT_IN_A_NAME = re.compile(r"[^0-9A-Za-z._-]")
 _LONGEST_NAME = 255  # RFC 5321 §4.5.3.1.2
+_WANTED = ((b"\ndate", Tolerance.NO_DATE), (b"\nmessage-id", Tolerance.NO_MESSAGE_ID))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,36 @@ def _date(epoch: int) -> str:
     return format_datetime(datetime.fromtimestamp(epoch, UTC))
 
 
-def prepare(content: Content, trace: Trace) -> Content:
-    """The content as it leaves. `longest_line` and `eight_bit` may still count a field that was taken out."""
+def missing(header: bytes) -> tuple[Tolerance, ...]:
+    """Which of the fields that a message must have (RFC 5322 §3.6), or should, it has not."""
+    lower = b"\n" + header.lower()
+    kinds = []
+    for name, kind in _WANTED:
+        # A search for octets is much faster than one for the field, and says enough of nearly all messages.
+        if name + b":" not in lower and (name not in lower or not headers.has_field(header, name[1:])):
+            kinds.append(kind)
+    return tuple(kinds)
+
+
+def _added(kinds: tuple[Tolerance, ...], trace: Trace) -> bytes:
+    """The fields that are missing, as a server may add them to what is submitted to it (RFC 6409 §8)."""
+    lines = ""
+    if Tolerance.NO_DATE in kinds:
+        lines += f"Date: {_date(int(trace.epoch))}\r\n"
+    if Tolerance.NO_MESSAGE_ID in kinds:
+        lines += f"Message-ID: <{trace.queue_id}@{trace.hostname}>\r\n"
+    return lines.encode("ascii")
+
+
+def prepare(content: Content, trace: Trace, lacks: tuple[Tolerance, ...] = ()) -> Content:
+    """The content as it leaves, with the fields that it `lacks`. `longest_line` and `eight_bit` may still count a field
+    that was taken out.
+    """
     line = received(trace)
+    if lacks:
+        # A fold with nothing to be folded to comes behind Received, where it does no harm.
+        added = _added(lacks, trace)
+        line = added + line if content.header[:1] in (b" ", b"\t") else line + added
     return Content(
         line + headers.without_blind_copies(content.header),
         content.body,

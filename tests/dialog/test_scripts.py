@@ -9,6 +9,7 @@ A script is what a client and the relay say to each other, in order:
     T:                      TLS is negotiated
     M: <text>               the message just taken contains this text (Python escapes)
     X:                      the relay closes the connection
+    O: <kinds>              the leniencies since the last such line, each once, by the alphabet
 
 Lines that begin with # are comments. All client lines up to the next other line are sent as one flight.
 """
@@ -108,6 +109,9 @@ def play(script: str, *, piece: int) -> None:
                 stage.dialogue.upgraded()
             case "M":
                 assert text.encode().decode("unicode_escape").encode("latin-1") in stage.messages[-1], where
+            case "O":
+                assert sorted(set(stage.tolerances)) == text.split(), where
+                stage.tolerances.clear()
             case "X":
                 assert stage.dialogue.closed, where
             case _:

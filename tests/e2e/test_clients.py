@@ -4,40 +4,15 @@ import asyncio
 import smtplib
 import socket
 import ssl
-from pathlib import Path
 
 import pytest
-import trustme
 
 from relay.ingress import session as session_module
 from relay.ingress.reception import Reception
 from tests.support.client import CONTENT, send
 from tests.support.ledger import until
 from tests.support.running import port_of, relay_to, sandbox_with
-
-ENVELOPE = b"EHLO c\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"
-MESSAGE = b"From: a@example.com\r\n\r\nhello\r\n.\r\n"
-
-
-async def talk(
-    port: int, octets: bytes, *, half_close: bool = False, host: str = "127.0.0.1", source: str | None = None
-) -> bytes:
-    """Send octets (and perhaps a half-close), read until the relay closes."""
-    reader, writer = await asyncio.open_connection(host, port, local_addr=(source, 0) if source else None)
-    writer.write(octets)
-    if half_close:
-        writer.write_eof()
-    heard = await asyncio.wait_for(reader.read(), 20)
-    writer.close()
-    return heard
-
-
-def starttls(folder: Path) -> dict[str, str]:
-    """The tls section of a listener that offers STARTTLS, with a certificate nobody knows."""
-    issued = trustme.CA().issue_cert("localhost")
-    issued.private_key_pem.write_to_path(folder / "key.pem")
-    issued.cert_chain_pems[0].write_to_path(folder / "cert.pem")
-    return {"mode": "starttls", "certificate": str(folder / "cert.pem"), "key": str(folder / "key.pem")}
+from tests.support.wire import ENVELOPE, MESSAGE, starttls, talk
 
 
 async def test_a_half_close_after_the_final_dot_gets_its_answer(tmp_path):

@@ -59,6 +59,11 @@ def assert_arrived(content: bytes, original: bytes, name: str) -> None:
     assert received.startswith(b"Received: from "), name
     while rest.startswith((b" ", b"\t")):
         rest = rest.partition(b"\r\n")[2]
+    header = original.replace(b"\r\n", b"\n").replace(b"\r", b"\n").partition(b"\n\n")[0]
+    for field in (b"Date", b"Message-ID"):  # added where there is none
+        if not re.search(rb"(?im)^" + field + rb"[ \t]*:", header):
+            added, _, rest = rest.partition(b"\r\n")
+            assert added.startswith(field + b": "), name
     wanted = expected(original)
     if max(map(len, wanted.split(b"\r\n"))) <= 998:
         assert rest == wanted, name

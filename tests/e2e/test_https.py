@@ -175,7 +175,10 @@ async def test_what_was_stored_goes_by_https_too(tmp_path):
 
 async def test_octets_arrive_as_they_came(tmp_path):
     """Under a Received line; blind copies are out, braces in the header are literal, and the body has its own."""
-    header = b"From: a@example.com\r\nTo: b@example.net\r\nSubject: {{name}} {{{x}}} }}\r\n"
+    header = (
+        b"From: a@example.com\r\nDate: Tue, 14 Nov 2023 22:13:20 +0000\r\nMessage-ID: <1@example.com>\r\n"
+        b"To: b@example.net\r\nSubject: {{name}} {{{x}}} }}\r\n"
+    )
     body = b'\r\n{{ body }} \\ "quoted" \t tab\r\n.\r\n..dots\r\n\x7f last line\r\n'
     stuffed = body.replace(b"\r\n.", b"\r\n..")
     async with blocked(tmp_path, spool=False) as (sandbox, relay):

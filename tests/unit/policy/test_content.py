@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from relay.core.envelope import Address, Recipient
 from relay.core.message import Content
-from relay.policy.content import Trace, prepare, received
+from relay.core.tolerance import Tolerance
+from relay.policy.content import Trace, missing, prepare, received
 
 EPOCH = 1_700_000_000.75  # Tue, 14 Nov 2023 22:13:20 +0000
 ONE = (Recipient(Address("customer", "example.net")),)
@@ -152,3 +153,36 @@ def test_a_client_on_a_unix_socket_has_no_address():
     line = received(replace(TRACE, peer=""))
 
     assert line.startswith(b"Received: from app.example.com (local socket)\r\n\tby relay.example.com with ESMTPSA id ")
+
+
+@pytest.mark.parametrize(
+    ("header", "lacks"),
+    [
+        (b"Date: x\r\nMessage-ID: y\r\n", ()),
+        (b"From: a\r\nDATE : x\r\nmessage-id\t: y\r\n", ()),
+        (b"From: a\r\n", (Tolerance.NO_DATE, Tolerance.NO_MESSAGE_ID)),
+        (b"X-Date: x\r\nResent-Date: x\r\nMessage-ID: y\r\n", (Tolerance.NO_DATE,)),
+        (b"Date: x\r\nReferences: y\r\n Message-ID: z\r\n", (Tolerance.NO_MESSAGE_ID,)),
+        (b"", (Tolerance.NO_DATE, Tolerance.NO_MESSAGE_ID)),
+    ],
+)
+def test_what_a_message_lacks(header, lacks):
+    """Its fields are found in any case, and only at the beginning of a line."""
+    assert missing(header) == lacks
+
+
+def test_date_and_message_id_are_added_where_they_are_missing():
+    """Below our Received line; the queue id makes the Message-ID unlike any other."""
+    raw = content(b"From: a\r\n")
+
+    assert prepare(raw, TRACE, missing(raw.header)).header == (
+        received(TRACE) + b"Date: Tue, 14 Nov 2023 22:13:20 +0000\r\n"
+        b"Message-ID: <01HFQ7XK3M9ABC@relay.example.com>\r\nFrom: a\r\n"
+    )
+
+
+def test_a_fold_with_nothing_to_be_folded_to_does_not_become_part_of_what_is_added():
+    """It becomes one of Received, as before."""
+    raw = content(b" odd\r\nFrom: a\r\n")
+
+    assert prepare(raw, TRACE, missing(raw.header)).header.endswith(received(TRACE) + b" odd\r\nFrom: a\r\n")
