@@ -25,6 +25,7 @@ from relay.core.message import Message
 from relay.core.ports import Bearer
 from relay.core.reply import Reply, queued
 from relay.core.secret import Secret
+from relay.ingress.bans import FailedLogins
 from relay.ingress.data import DataLimits
 from relay.ingress.doors import TcpDoor
 from relay.ingress.listener import Admission, Connections, Listener
@@ -37,6 +38,7 @@ from relay.ingress.transaction import EnvelopeLimits
 from relay.observe import log as events
 from relay.observe.metrics import Metrics
 from relay.policy.identity import Decision, Identities
+from relay.policy.rates import Quotas
 
 MESSAGE_SIZE: Final = 50_000_000
 DATA_MEMORY: Final = 64_000_000
@@ -87,9 +89,11 @@ async def serve_relay(port: int) -> None:
         identities=Identities((Identity(),)),
         bearer=bearer,
         authenticator=None,
-        reception=Reception("relay.example", NullIntake(), BenchmarkClock(), metrics),
+        reception=Reception("relay.example", NullIntake(), BenchmarkClock(), metrics, Quotas()),
         clock=BenchmarkClock(),
         metrics=metrics,
+        quotas=Quotas(),
+        failed_logins=FailedLogins(10, 600.0),
         oddities=Oddities(),
         command_timeout=300.0,
         plain_auth_off_host=False,

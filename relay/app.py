@@ -40,6 +40,7 @@ from relay.delivery.route import ProofByRoute, Route
 from relay.delivery.upkeep import Upkeep
 from relay.ingress.activation import Activation
 from relay.ingress.auth import PassthroughAuthenticator, PasswordAuthenticator
+from relay.ingress.bans import FailedLogins
 from relay.ingress.data import DataLimits
 from relay.ingress.doors import door_of
 from relay.ingress.intake import CutThrough, SpooledIntake
@@ -55,6 +56,7 @@ from relay.observe.metrics import Metrics
 from relay.observe.notify import Notifier
 from relay.policy.credentials import Credentials
 from relay.policy.identity import Decision, Identities
+from relay.policy.rates import Quotas
 from relay.policy.resolver import PolicyResolver
 from relay.spool.sqlite import SqliteSpool, path_of
 from relay.upstream.channel import SmtpChannel
@@ -111,6 +113,8 @@ class Relay:
         self._key_files = KeyFiles(references or {}, os.environ, self._key_changed, self._key_unreadable)
         self._activation = Activation(os.environ)
         self._connections = Connections()
+        self._quotas = Quotas()
+        self._failed_logins = FailedLogins(config.limits.auth_failures, config.limits.auth_ban)
         self._oddities = Oddities()
         self.data_memory = DataMemory(config.limits.data_memory)
         self._passwords = PasswordAuthenticator(self._identities)
@@ -160,7 +164,7 @@ class Relay:
             intake = SpooledIntake(route, self.queue)
         self._run(self._prober.run())
         self._run(self._watch_key_files())
-        reception = Reception(config.hostname, intake, self._clock, self.metrics)
+        reception = Reception(config.hostname, intake, self._clock, self.metrics, self._quotas)
         await self._start_admin()
         for section in config.listeners:
             await self._open(section, reception)
@@ -217,6 +221,8 @@ class Relay:
             reception=reception,
             clock=self._clock,
             metrics=self.metrics,
+            quotas=self._quotas,
+            failed_logins=self._failed_logins,
             oddities=self._oddities,
             command_timeout=limits.command_timeout,
             plain_auth_off_host=section.tls.allow_plain_auth,

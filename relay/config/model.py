@@ -251,8 +251,8 @@ class SparkPostOptions(Section):
 
 
 class IdentityLimits(Section):
-    messages_per_minute: Count | None = setting(None, "messages a minute")
-    messages_per_day: Count | None = setting(None, "messages a day")
+    messages_per_minute: Count | None = setting(None, "messages in any 60 seconds; null for no limit")
+    messages_per_day: Count | None = setting(None, "messages in any 24 hours, counted in memory; null for no limit")
     max_recipients: Count = setting(1000, "recipients of one message")
 
 
@@ -310,6 +310,8 @@ class Limits(Section):
     recipients: Count = setting(1000, "recipients of one message")
     line_length: Annotated[Size, Field(ge=1000)] = setting("100KB", "longest line of a message; at least 1000 octets")
     command_timeout: Timeout = setting("300s", "how long a client may stay silent (RFC 5321 4.5.3.2.7)")
+    auth_failures: Count = setting(10, "failed logins of one client with one login before its AUTH is closed")
+    auth_ban: Timeout = setting("10m", "within which they count, and for how long AUTH is closed then")
     data_memory: Size = setting("64MB", "memory for message content, all clients together")
 
 

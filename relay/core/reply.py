@@ -4,10 +4,13 @@ A reply is a code, an enhanced status code (RFC 3463) and one line of text, and 
 Replies to the application are one ASCII line of at most 512 octets (RFC 5321 §4.5.3.1.5).
 """
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Final, NamedTuple, Self
+
+from relay.core.limit import Limit
 
 MAX_LINE: Final = 512  # octets, CRLF included
 
@@ -28,11 +31,15 @@ class EnhancedCode(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One SMTP reply: `code` 200-599, `enhanced` where the reply has one, `text` of one line."""
+    """One SMTP reply: `code` 200-599, `enhanced` where the reply has one, `text` of one line.
+
+    `limit` is the limit of ours that the client has met, where that is the reason.
+    """
 
     code: int
     enhanced: EnhancedCode | None
     text: str
+    limit: Limit | None = field(default=None, compare=False)
     _wire: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
@@ -96,8 +103,14 @@ def multiline(code: int, lines: list[str]) -> bytes:
     return "".join([*head, f"{code} {lines[-1]}\r\n"]).encode("ascii")
 
 
-def _reply(code: int, enhanced: str, text: str) -> Reply:
-    return Reply(code, _enhanced(enhanced), text)
+def _reply(code: int, enhanced: str, text: str, limit: Limit | None = None) -> Reply:
+    return Reply(code, _enhanced(enhanced), text, limit)
+
+
+def _span(seconds: float) -> str:
+    """A time to wait, as people say it; never less than it is."""
+    whole = max(1, math.ceil(seconds))
+    return f"{whole} s" if whole < 120 else f"{math.ceil(whole / 60)} min"
 
 
 @cache
@@ -125,9 +138,13 @@ TLS_ON_PLAIN_PORT: Final = _reply(
     500, "5.5.2", "this port begins in plain text: choose STARTTLS or no encryption, or use an implicit TLS listener"
 )
 HTTP_SPOKEN: Final = _reply(554, "5.5.1", "this is an SMTP server, HTTP is not spoken here")
-TOO_MANY_ERRORS: Final = _reply(421, "4.7.0", "too many errors, closing the connection")
-TOO_MANY_COMMANDS: Final = _reply(421, "4.7.0", "too many commands without a message, closing the connection")
-IDLE_TOO_LONG: Final = _reply(421, "4.4.2", "idle too long, closing the connection")
+TOO_MANY_ERRORS: Final = _reply(421, "4.7.0", "too many errors, closing the connection", Limit.ERRORS)
+TOO_MANY_COMMANDS: Final = _reply(
+    421, "4.7.0", "too many commands without a message, closing the connection", Limit.COMMANDS
+)
+IDLE_TOO_LONG: Final = _reply(421, "4.4.2", "idle too long, closing the connection", Limit.SILENCE)
+TOO_SLOW: Final = _reply(421, "4.4.2", "too slow, closing the connection", Limit.SLOWNESS)
+PROXY_HEADER: Final = _reply(421, "4.3.5", "a PROXY header is expected from this address", Limit.PROXY_HEADER)
 SHUTTING_DOWN: Final = _reply(421, "4.3.2", "the relay is shutting down")
 INTERNAL_ERROR: Final = _reply(451, "4.3.0", "internal error in the relay, try again later")
 
@@ -148,15 +165,20 @@ def welcome(hostname: str, offered: list[str]) -> Reply:
 
 
 def not_in_networks(address: str) -> Reply:
-    return _reply(554, "5.7.1", f"{address} is not in this listener's networks")
+    return _reply(554, "5.7.1", f"{address} is not in this listener's networks", Limit.NETWORKS)
 
 
 def too_many_connections(limit: int) -> Reply:
-    return _reply(421, "4.7.0", f"more than {limit} connections, try again later")
+    return _reply(421, "4.7.0", f"more than {limit} connections, try again later", Limit.CONNECTIONS)
 
 
 def too_many_connections_from(address: str, limit: int) -> Reply:
-    return _reply(421, "4.7.0", f"more than {limit} connections from {address}, try again later")
+    return _reply(
+        421,
+        "4.7.0",
+        f"more than {limit} connections from {address}, try again later",
+        Limit.CONNECTIONS_PER_CLIENT,
+    )
 
 
 # -- STARTTLS and AUTH ------------------------------------------------------------------------------------------------
@@ -181,12 +203,17 @@ AUTH_ALREADY: Final = _reply(503, "5.5.1", "already authenticated")
 AUTH_IN_TRANSACTION: Final = _reply(503, "5.5.1", "AUTH is not permitted within a mail transaction")
 AUTH_NEEDS_TLS: Final = _reply(538, "5.7.11", "issue STARTTLS before AUTH")
 AUTH_REQUIRED: Final = _reply(530, "5.7.0", "authentication required")
-AUTH_FAILURES: Final = _reply(421, "4.7.0", "too many failed logins, closing the connection")
+AUTH_FAILURES: Final = _reply(421, "4.7.0", "too many failed logins, closing the connection", Limit.AUTH_FAILURES)
 
 
 def auth_challenge(challenge: str) -> Reply:
     """334 with an already base64-encoded challenge (RFC 4954 §4)."""
     return Reply(334, None, challenge)
+
+
+def auth_banned(seconds: float) -> Reply:
+    """Whether the password is right is not even looked at (RFC 4954 §6, 454)."""
+    return _reply(454, "4.7.0", f"too many failed logins, try again in {_span(seconds)}", Limit.AUTH_BAN)
 
 
 def auth_unavailable(cause: str) -> Reply:
@@ -226,7 +253,17 @@ def parameter_malformed(keyword: str) -> Reply:
 
 
 def too_many_recipients(limit: int) -> Reply:
-    return _reply(452, "4.5.3", f"more than {limit} recipients, send the rest in another message")
+    return _reply(452, "4.5.3", f"more than {limit} recipients, send the rest in another message", Limit.RECIPIENTS)
+
+
+def too_many_messages(identity: str, limit: int, period: str, wait: float) -> Reply:
+    """`period` is "minute" or "day"; `wait` the seconds until there is room again."""
+    return _reply(
+        451,
+        "4.7.1",
+        f"identity {identity} may send {limit} messages a {period}, try again in {_span(wait)}",
+        Limit.MESSAGE_RATE,
+    )
 
 
 def sender_not_allowed(kind: str, address: str, identity: str) -> Reply:
@@ -250,14 +287,15 @@ BARE_LF_STALL: Final = _reply(451, "4.5.2", "bare LF before the final dot: this 
 
 SPOOL_UNAVAILABLE: Final = _reply(451, "4.3.0", "the relay's spool is unavailable, try again later")
 NO_ROOM: Final = _reply(452, "4.3.1", "the relay has no room for this message, try again later")
+NO_MEMORY: Final = _reply(452, "4.3.1", "the relay has no room for this message, try again later", Limit.DATA_MEMORY)
 
 
 def line_too_long(limit: int) -> Reply:
-    return _reply(554, "5.6.0", f"a line of the message is over {limit} octets")
+    return _reply(554, "5.6.0", f"a line of the message is over {limit} octets", Limit.LINE_LENGTH)
 
 
 def message_too_large(limit: int) -> Reply:
-    return _reply(552, "5.3.4", f"message over {limit} octets")
+    return _reply(552, "5.3.4", f"message over {limit} octets", Limit.MESSAGE_SIZE)
 
 
 # -- what became of a message, in our words where SparkPost's own do not fit ------------------------------------------

@@ -48,6 +48,13 @@ class Caller:
         self._origin = Provenance(session_id, service.listener, "", self.name if self.address else "", "SMTP")
 
     @property
+    def premises(self) -> str:
+        """Where it comes from, as far as failed logins go: of IPv6 the /64, which any host of it can use all of."""
+        if self.address is None or self.address.version == 4:
+            return self.name
+        return str(ipaddress.ip_network((self.address, 64), strict=False))
+
+    @property
     def on_host(self) -> bool:
         """Does it speak from this very host?"""
         return self.address is None or self.address.is_loopback
@@ -55,8 +62,12 @@ class Caller:
     # -- what policy asks ---------------------------------------------------------------------------------------------
 
     def choose(self, reverse_path: ReversePath) -> Decision | Reply:
-        """Whose mail it is that begins now."""
-        return self._service.identities.choose(self._client, reverse_path)
+        """Whose mail it is that begins now, and whether more of it may come."""
+        decision = self._service.identities.choose(self._client, reverse_path)
+        if isinstance(decision, Reply) or decision.rate is None:
+            return decision
+        now = self._service.clock.monotonic()
+        return self._service.quotas.refusal(decision.assignment, decision.rate, now) or decision
 
     def bearer(self, decision: Decision) -> Bearer:
         """On whose behalf it goes, under the login of this moment."""
@@ -98,6 +109,8 @@ class Caller:
 
     def replied(self, verb: str, answer: Reply) -> None:
         self._service.metrics.replies.count(answer.code)
+        if answer.limit is not None:
+            self._service.metrics.limits.labels(answer.limit.value).inc()
         if answer.code >= 400 and verb != "DOT":  # the reception tells of messages
             log.info(
                 events.TX_REJECTED,

@@ -103,7 +103,7 @@ class DataReader:
 
     def give_up(self) -> None:
         """There was no memory for too long."""
-        self._lack = reply.NO_ROOM
+        self._lack = reply.NO_MEMORY
         self._drop()
 
     # -- content ------------------------------------------------------------------------------------------------------

@@ -65,6 +65,11 @@ class Dialogue:
         return self._lines.waiting
 
     @property
+    def commands(self) -> int:
+        """How many lines it has heard, content not counted."""
+        return self._lines.taken
+
+    @property
     def in_data(self) -> bool:
         return self._reader is not None
 
@@ -253,7 +258,7 @@ class Dialogue:
     def _say(self, verb: str, answer: Reply) -> None:
         self.out += answer.wire()
         self._observer.replied(verb, answer)
-        if answer.code >= 500 and self._patience.tried_by_refusal(verb, answer):
+        if answer.code >= 400 and self._patience.tried_by_refusal(verb, answer):
             self._close_with(verb, reply.TOO_MANY_ERRORS)
 
     def _close_with(self, verb: str, answer: Reply) -> None:

@@ -24,7 +24,7 @@ class Mishap(Enum):
 
 
 class CommandLines:
-    """The octets of one session that nobody has dealt with yet, a line at a time."""
+    """The octets of one session that nobody has dealt with yet, a line at a time; `taken` is how many were lines."""
 
     def __init__(self, tolerated: Callable[[Tolerance], None]) -> None:
         self.line_end: LineEnd | None = None
@@ -32,6 +32,7 @@ class CommandLines:
         self._octets = b""
         self._at = 0
         self._overlong = False
+        self.taken = 0
 
     def add(self, octets: bytes) -> None:
         """Octets from the client, behind those that wait."""
@@ -66,6 +67,7 @@ class CommandLines:
                 return None
             self._overlong |= end - start > limit
         self._at = end + 1
+        self.taken += 1
         line_end = LineEnd.CRLF if octets.endswith(b"\r", start, end) else LineEnd.LF
         if line_end is not self.line_end:
             if self.line_end is not None:

@@ -18,6 +18,7 @@ from relay.observe import log as events
 from relay.observe.metrics import Metrics
 from relay.policy import admission, content
 from relay.policy.identity import Decision
+from relay.policy.rates import Quotas
 
 log = structlog.get_logger()
 
@@ -46,11 +47,12 @@ class Sender(Protocol):
 class Reception:
     """Turns what a session received into a message of the relay, and its final reply."""
 
-    def __init__(self, hostname: str, intake: Intake, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, hostname: str, intake: Intake, clock: Clock, metrics: Metrics, quotas: Quotas) -> None:
         self._hostname = hostname
         self._intake = intake
         self._clock = clock
         self._metrics = metrics
+        self._quotas = quotas
 
     async def receive(
         self,
@@ -64,7 +66,7 @@ class Reception:
         queue_id = queue_id_of(self._clock.now(), int.from_bytes(os.urandom(4), "big"))
         identity = decision.assignment.identity
         self._metrics.messages_received.count(origin.listener, identity)
-        answer = admission.content(decision, raw.header)
+        answer = admission.content(decision, raw.header) or self._count_in(decision)
         if answer is None:
             missing = content.missing(raw.header)
             for kind in missing:
@@ -83,10 +85,18 @@ class Reception:
                 missing,
             )
             answer = await self._intake.accept(Message(queue_id, envelope, prepared), sender.bearer(decision))
+            if decision.rate is not None and not answer.positive:
+                self._quotas.give_back(decision.assignment, decision.rate)
         else:
             raw.close()
         self._report(answer, queue_id, identity, envelope, raw.size, origin)
         return answer
+
+    def _count_in(self, decision: Decision) -> Reply | None:
+        """Asked at MAIL already; but others may have sent meanwhile."""
+        if decision.rate is None:
+            return None
+        return self._quotas.take(decision.assignment, decision.rate, self._clock.monotonic())
 
     def _report(
         self, answer: Reply, queue_id: str, identity: str, envelope: Envelope, size: int, origin: Provenance

@@ -10,11 +10,13 @@ from relay.core.ports import Bearer, Clock
 from relay.core.reply import Reply
 from relay.core.secret import Secret
 from relay.ingress.auth import Authenticated
+from relay.ingress.bans import FailedLogins
 from relay.ingress.oddities import Oddities
 from relay.ingress.reception import Reception
 from relay.ingress.steps import DialogueSettings
 from relay.observe.metrics import Metrics
 from relay.policy.identity import Decision, Identities
+from relay.policy.rates import Quotas
 
 if TYPE_CHECKING:
     from relay.ingress.session import SmtpSession
@@ -28,7 +30,7 @@ class Authenticator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Everything the sessions of one listener share; oddities are those of all listeners."""
+    """Everything the sessions of one listener share; quotas, failed logins and oddities are those of all listeners."""
 
     listener: str
     settings: DialogueSettings
@@ -40,6 +42,8 @@ class Service:
     reception: Reception
     clock: Clock
     metrics: Metrics
+    quotas: Quotas
+    failed_logins: FailedLogins
     oddities: Oddities
     command_timeout: float
     plain_auth_off_host: bool

@@ -21,6 +21,7 @@ from relay.core.reply import Reply
 from relay.ingress import errands
 from relay.ingress.caller import Caller, IPAddress, handshake_problem
 from relay.ingress.dialogue import Dialogue
+from relay.ingress.pace import Pace
 from relay.ingress.service import Service
 from relay.ingress.steps import Authenticate, BeginTls, Step, TakeMessage
 from relay.ingress.timer import ProgressTimer
@@ -57,6 +58,8 @@ class SmtpSession(SMTP):
         self._caller: Caller
         self._dialogue: Dialogue
         self._timer = ProgressTimer(self.loop, self._expired)
+        self._pace = Pace(service.command_timeout)
+        self._received = 0
         self._busy = False
         self._eof = False
         self._reading_paused = False
@@ -91,6 +94,7 @@ class SmtpSession(SMTP):
         self._work()
 
     def data_received(self, data: bytes) -> None:
+        self._received += len(data)
         self._dialogue.receive(data)
         if not self._busy:
             self._work()
@@ -179,6 +183,7 @@ class SmtpSession(SMTP):
     def _begin(self, step: Step) -> None:
         self._busy = True
         self._timer.stop()
+        self._pace.restart()
         if isinstance(step, BeginTls) or self._dialogue.waiting > READ_AHEAD:
             self._pause_reading()  # the ClientHello is for TLS to read
         self._service.spawn(self._carry_out(step))
@@ -208,6 +213,7 @@ class SmtpSession(SMTP):
         """Read nothing more until there is room for what has been read."""
         self._pause_reading()
         self._timer.give(MEMORY_SECONDS)
+        self._pace.restart()
         self._dialogue.await_memory(self._work_soon)
 
     def _work_soon(self) -> None:
@@ -258,11 +264,14 @@ class SmtpSession(SMTP):
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def _patience(self) -> float:
-        """How long the client may stay silent where it is now."""
-        limit = self._service.command_timeout
-        if self._dialogue.in_data:
-            return min(STALL_SECONDS, limit) if self._dialogue.stalled else limit
-        return min(QUIT_SECONDS, limit) if self._draining else limit
+        """How long the client may go on as it does where it is now."""
+        dialogue = self._dialogue
+        left = self._pace.left(
+            self.loop.time(), in_data=dialogue.in_data, lines=dialogue.commands, octets=self._received
+        )
+        if dialogue.in_data:
+            return min(STALL_SECONDS, left) if dialogue.stalled else left
+        return min(QUIT_SECONDS, left) if self._draining else left
 
     def _expired(self) -> None:
         dialogue = self._dialogue
@@ -278,6 +287,8 @@ class SmtpSession(SMTP):
                 self._end(reply.BARE_LF_STALL, "data ended with bare LF")
             elif self._draining:
                 self._end(reply.SHUTTING_DOWN, "shutdown")
+            elif self._pace.trickled:
+                self._end(reply.TOO_SLOW, "too slow")
             else:
                 self._end(reply.IDLE_TOO_LONG, "idle")
             self._work()

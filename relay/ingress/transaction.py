@@ -78,6 +78,8 @@ class Transaction:
                 return accepted
             self._known = accepted
         self._sender = self._known
+        if self._sender.decision.rate is not None:
+            self._known = None  # next time it may be one message too many
         self.tolerances |= self._sender.tolerances
         return reply.MAIL_OK
 

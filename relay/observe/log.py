@@ -19,6 +19,7 @@ LISTENER_NO_IPV6: Final = "listener.no_ipv6"
 LISTENER_UNCLAIMED: Final = "listener.unclaimed"
 LINK_OPEN: Final = "link.open"
 LINK_AUTH: Final = "link.auth"
+LINK_AUTH_CLOSED: Final = "link.auth_closed"
 LINK_CLOSE: Final = "link.close"
 TX_ACCEPTED: Final = "tx.accepted"
 TX_REJECTED: Final = "tx.rejected"
@@ -54,6 +55,7 @@ EVENTS: Final[Mapping[str, str]] = {
     LISTENER_UNCLAIMED: "systemd passes a socket that no listener takes: who connects to it waits in vain",
     LINK_OPEN: "a client has connected to a listener",
     LINK_AUTH: "a client has logged in, or failed to",
+    LINK_AUTH_CLOSED: "AUTH is closed to a client or to a login for a time, because of failed logins",
     LINK_CLOSE: "a client connection has ended; why, and how many messages it brought",
     TX_ACCEPTED: "a message was accepted: the relay answered 250 after the final dot",
     TX_REJECTED: "a command or a message of a client was refused, with the reply it got",

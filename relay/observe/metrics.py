@@ -51,6 +51,7 @@ class Metrics:
         )
         self.port_fallbacks = self._counter("port_fallbacks", "Times mail moved to another port.")
         self.tolerances = self._counter("tolerances", "Leniencies shown to clients.", "kind")
+        self.limits = self._counter("limits", "Times a client has met a limit.", "limit")
         self.auth_failures = self._counter("auth_failures", "Logins that clients failed.")
 
         self.queue_messages = self._gauge("queue_messages", "Messages in the spool, by state.", "state")

@@ -24,6 +24,7 @@ from relay.core.login import PASSTHROUGH, SUFFIX, Assignment, parse_subaccount
 from relay.core.reply import Reply
 from relay.core.secret import Secret
 from relay.policy.patterns import LoginPattern, MailPattern
+from relay.policy.rates import Rate
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -57,12 +58,16 @@ class Considered:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whose mail a transaction is, what its rule allows, and how it was found: each rule up to the one that matched."""
+    """Whose mail a transaction is, what its rule allows, and how it was found: each rule up to the one that matched.
+
+    `rate`: how much of it may come; None for as much as there is.
+    """
 
     assignment: Assignment
     senders: tuple[MailPattern, ...]
     max_recipients: int
     explanation: tuple[Considered, ...]
+    rate: Rate | None = None
 
 
 def sender_allowed(decision: Decision, address: Address) -> bool:
@@ -86,12 +91,16 @@ class _Rule:
     login: LoginPattern | None
     senders: tuple[MailPattern, ...]
     conditions: tuple[_Condition, ...]
+    rate: Rate | None
 
     @classmethod
     def compile(cls, identity: Identity) -> Self:
         login = LoginPattern.compile(identity.match.login) if identity.match.login is not None else None
         conditions = (*_login_conditions(identity.name, login), *_other_conditions(identity))
-        return cls(identity, login, tuple(map(MailPattern.compile, identity.senders)), conditions)
+        limits = identity.limits
+        rate = Rate(limits.messages_per_minute, limits.messages_per_day)
+        senders = tuple(map(MailPattern.compile, identity.senders))
+        return cls(identity, login, senders, conditions, None if rate == Rate(None, None) else rate)
 
     def consider(self, client: Client, reverse_path: ReversePath) -> Considered:
         failures = (condition.otherwise for condition in self.conditions if not condition.holds(client, reverse_path))
@@ -163,7 +172,8 @@ class Identities:
         if considered[-1].failed is not None:
             return reply.NO_IDENTITY
         rule = self._rules[len(considered) - 1]
-        return Decision(rule.assign(client), rule.senders, rule.identity.limits.max_recipients, considered)
+        most = rule.identity.limits.max_recipients
+        return Decision(rule.assign(client), rule.senders, most, considered, rule.rate)
 
     def yields(self, assignment: Assignment) -> Assignment | None:
         """What the identity of a stored message yields for it now; None if there is no such identity any more.

@@ -13,6 +13,9 @@ from relay.admin.access import PUBLIC
 from relay.admin.messages import Messages
 from relay.admin.pages import Pages
 from relay.cli import cli
+from relay.core import reply
+from relay.core.limit import Limit
+from relay.core.reply import Reply
 from relay.core.tolerance import Tolerance
 from relay.observe.log import EVENTS
 from relay.observe.metrics import PREFIX, Metrics
@@ -21,6 +24,18 @@ from relay.queue_cli import queue
 ROOT = Path(__file__).parents[2]
 MONITORING = (ROOT / "docs" / "monitoring.md").read_text()
 README = (ROOT / "README.md").read_text()
+
+LIMITING = [
+    *[answer for answer in vars(reply).values() if isinstance(answer, Reply) and answer.limit is not None],
+    reply.not_in_networks("192.0.2.1"),
+    reply.too_many_connections(1),
+    reply.too_many_connections_from("192.0.2.1", 1),
+    reply.auth_banned(1),
+    reply.too_many_recipients(1),
+    reply.too_many_messages("app", 1, "day", 1),
+    reply.line_too_long(1),
+    reply.message_too_large(1),
+]
 
 
 def first_column(heading: str) -> set[str]:
@@ -66,6 +81,15 @@ def test_every_http_path_is_documented():
 def test_every_tolerance_is_documented():
     """Each kind that the code can count stands in the table."""
     assert first_column("### Kinds of tolerance") == set(Tolerance)
+
+
+def test_every_limit_is_documented_with_its_reply():
+    """Each kind that the code can count stands in the table, with the code and the status of its reply."""
+    section = MONITORING.split("### Kinds of limit\n", 1)[1]
+    documented = dict(re.findall(r"^\| `([^`]+)` \|[^|]*\| (\d{3} [\d.]+) \|$", section, re.MULTILINE))
+
+    assert documented == {answer.limit.value: f"{answer.code} {answer.enhanced}" for answer in LIMITING}
+    assert set(documented) == set(Limit)
 
 
 QUEUE = typer.main.get_command(queue)
