@@ -199,7 +199,7 @@ class Relay:
 
     async def _open(self, section: ListenerConfig, reception: Reception) -> None:
         tls = tls_context(section.tls) if section.tls.mode != "none" else None
-        listener = Listener(section.name, door_of(section, self._activation))
+        listener = Listener(section.name, door_of(section, self._activation), section.proxy_protocol)
         self.listeners.append(listener)
         limits = self._config.limits
         admission = Admission(section.networks, limits.connections, limits.connections_per_client)

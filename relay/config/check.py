@@ -87,6 +87,9 @@ def local_sockets(config: Config) -> Iterator[Finding]:
             if listener.networks != usual.networks:
                 text = "not used: on a Unix socket there are none, and its mode and group say who may connect"
                 yield warning((*here, "networks"), text)
+            if listener.proxy_protocol:
+                text = "not used: on a Unix socket the client is whoever the host says, and no header is expected"
+                yield warning((*here, "proxy_protocol"), text)
             if listener.group is not None and not _group_exists(listener.group):
                 text = f"there is no group {listener.group} on this host: `getent group` lists those there are"
                 yield Finding((*here, "group"), text)
@@ -123,14 +126,21 @@ def listener_tls(config: Config) -> Iterator[Finding]:
 def open_relay(config: Config) -> Iterator[Finding]:
     """Strangers must not send mail in the operator's name."""
     for index, listener in enumerate(config.listeners):
+        if listener.auth in ("none", "optional"):
+            for position, network in enumerate(listener.proxy_protocol):
+                if _is_wide(network):
+                    text = f"{network} would make an open relay, as all of it may claim any address: name your proxies"
+                    yield Finding(("listeners", index, "proxy_protocol", position), text)
         if not _exposed(listener):
             continue
         here = ("listeners", index, "networks")
         if "networks" not in listener.model_fields_set:
+            how = "through proxies" if listener.proxy_protocol else "from other hosts"
+            otherwise = "" if listener.proxy_protocol else ", or listen on localhost"
             yield Finding(
                 here,
-                f"listener {listener.name} can be reached from other hosts, but the default networks let none of them "
-                "in: give those of your applications, such as [10.0.0.0/8] (RELAY_NETWORKS), or listen on localhost",
+                f"listener {listener.name} can be reached {how}, but the default networks let none of those clients "
+                f"in: give those of your applications, such as [10.0.0.0/8] (RELAY_NETWORKS){otherwise}",
             )
         elif listener.auth in ("none", "optional"):
             for position, network in enumerate(listener.networks):
@@ -412,12 +422,14 @@ def _unique(section: str, names: list[str]) -> Iterator[Finding]:
 
 
 def _exposed(listener: Listener) -> bool:
-    """Can other hosts reach it? What systemd has opened is not known here; who is let in is."""
+    """Can other hosts reach it, perhaps by a proxy? What systemd has opened is not known here; who is let in is."""
     match listener.address:
-        case TcpAddress():
-            return not listener.address.loopback
         case UnixAddress():
             return False
+        case _ if listener.proxy_protocol:
+            return True
+        case TcpAddress():
+            return not listener.address.loopback
         case SystemdAddress():
             return not all(network.is_loopback for network in listener.networks)
 

@@ -51,7 +51,6 @@ class NotYet:
 
 
 NOT_YET: Final = (
-    NotYet("listeners[].proxy_protocol", may_be=[]),
     NotYet("identities[].sparkpost", may_be={}, instead="let the application send an X-MSYS-API header"),
     NotYet("spool.url", beginnings=("postgresql:", "postgres:"), instead="write sqlite:/path/of/a/file, or none"),
 )

@@ -170,7 +170,7 @@ class Listener(Section):
         "optional", "none, optional, required, or passthrough: the password is an API key"
     )
     networks: tuple[Network, ...] = setting(["127.0.0.0/8", "::1/128"], "who may connect over TCP")
-    proxy_protocol: tuple[Network, ...] = setting([], "networks of proxies that must send the PROXY header")
+    proxy_protocol: tuple[Network, ...] = setting([], "networks of the proxies, which must send the PROXY header")
 
 
 class UpstreamTls(Section):

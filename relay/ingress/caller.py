@@ -38,7 +38,7 @@ class Caller:
         self.address: IPAddress | None = None
         self.name = f"uid {uid}"
         if uid is None:
-            self.address, self.name = _known_as(peername[0])
+            self.address, self.name = known_as(peername[0])
         self.uid = uid
         self.messages = 0
         self.reason = "closed by the client"
@@ -135,7 +135,7 @@ def _protocol(said: Conversation) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _known_as(host: str) -> tuple[IPAddress, str]:
+def known_as(host: str) -> tuple[IPAddress, str]:
     """An IP address and how it is written; an IPv4 client of a dual-stack socket is the IPv4 address."""
     address = ipaddress.ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None

@@ -1,7 +1,6 @@
 """One listener: opens its door, admits or refuses connections, and owns what its sessions have begun."""
 
 import asyncio
-import ipaddress
 import itertools
 import socket
 import ssl
@@ -14,10 +13,9 @@ from relay.config import ListenerTls
 from relay.core import reply
 from relay.core.reply import Reply
 from relay.ingress.doors import Door, place_of
+from relay.ingress.proxied import Network, ProxiedLink
 from relay.ingress.service import Service
 from relay.ingress.session import SmtpSession, blank
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +34,7 @@ class Connections:
         self.sessions: set[SmtpSession] = set()
         self.by_client: Counter[str] = Counter()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.links: set[ProxiedLink] = set()
         self._ids = itertools.count(1)
         self._changed = asyncio.Event()
         self._draining = False
@@ -62,7 +61,7 @@ class Connections:
         self.by_client[client] += 1
         if session.peer is not None and not any(session.peer in network for network in admission.networks):
             return reply.not_in_networks(client)
-        if len(self.sessions) > admission.connections:
+        if len(self.sessions) + len(self.links) > admission.connections:
             return reply.too_many_connections(admission.connections)
         if self.by_client[client] > admission.connections_per_client:
             return reply.too_many_connections_from(client, admission.connections_per_client)
@@ -79,6 +78,8 @@ class Connections:
     async def drain(self, seconds: float) -> None:
         """Let messages in hand be answered, tell everybody else 421, and give up what is left after `seconds`."""
         self._draining = True
+        for link in list(self.links):
+            link.abort()
         for session in list(self.sessions):
             session.drain()
         try:
@@ -99,9 +100,10 @@ class Listener:
     `places` is where it is to be found, `addresses` the host and port of those places that have one.
     """
 
-    def __init__(self, name: str, door: Door) -> None:
+    def __init__(self, name: str, door: Door, proxies: tuple[Network, ...] = ()) -> None:
         self.name = name
         self._door = door
+        self._proxies = proxies
         self._servers: list[asyncio.Server] = []
         self.places: list[str] = []
         self.addresses: list[tuple[str, int]] = []
@@ -109,10 +111,9 @@ class Listener:
     async def open(self, service: Service, connections: Connections) -> None:
         """Bind and begin to serve; raises BindError."""
         loop = asyncio.get_running_loop()
+        factory = _factory(service, connections, self._proxies)
         for sock in self._door.open():
-            self._servers.append(
-                await loop.create_server(_factory(service, connections), sock=sock, backlog=self._door.backlog)
-            )
+            self._servers.append(await loop.create_server(factory, sock=sock, backlog=self._door.backlog))
             self.places.append(place_of(sock))
             if sock.family != socket.AF_UNIX:
                 self.addresses.append(sock.getsockname()[:2])
@@ -153,6 +154,12 @@ def tls_context(section: ListenerTls) -> ssl.SSLContext:
     return context
 
 
-def _factory(service: Service, connections: Connections) -> Callable[[], SmtpSession]:
+def _factory(
+    service: Service, connections: Connections, proxies: tuple[Network, ...]
+) -> Callable[[], asyncio.BaseProtocol]:
     attributes = blank(service, asyncio.get_running_loop())
-    return lambda: SmtpSession(service, connections.next_id(), attributes)
+
+    def session() -> SmtpSession:
+        return SmtpSession(service, connections.next_id(), attributes)
+
+    return (lambda: ProxiedLink(service, proxies, session, connections.links)) if proxies else session

@@ -51,6 +51,7 @@ class SmtpSession(SMTP):
     def __init__(self, service: Service, session_id: str, attributes: Mapping[str, Any]) -> None:
         self.__dict__.update(attributes)
         self.id = session_id
+        self.peername: Any = None
         self.peer: IPAddress | None = None
         self.client = ""
         self._service = service
@@ -74,7 +75,7 @@ class SmtpSession(SMTP):
         service = self._service
         self._wire = cast("asyncio.Transport", transport)
         self.session = self._create_session()
-        self.session.peer = transport.get_extra_info("peername")
+        self.session.peer = self.peername or transport.get_extra_info("peername")
         on_tcp = isinstance(self.session.peer, tuple)
         uid = None if on_tcp else peer_uid(transport.get_extra_info("socket"))
         self._caller = caller = Caller(service, self.id, self.session.peer, uid)

@@ -21,6 +21,7 @@ LINK_OPEN: Final = "link.open"
 LINK_AUTH: Final = "link.auth"
 LINK_AUTH_CLOSED: Final = "link.auth_closed"
 LINK_CLOSE: Final = "link.close"
+LINK_NO_HEADER: Final = "link.no_header"
 TX_ACCEPTED: Final = "tx.accepted"
 TX_REJECTED: Final = "tx.rejected"
 QUEUE_DEFERRED: Final = "queue.deferred"
@@ -56,6 +57,7 @@ EVENTS: Final[Mapping[str, str]] = {
     LINK_OPEN: "a client has connected to a listener",
     LINK_AUTH: "a client has logged in, or failed to",
     LINK_AUTH_CLOSED: "AUTH is closed to a client or to a login for a time, because of failed logins",
+    LINK_NO_HEADER: "a proxy has not said whose connection it is; nobody is served on it",
     LINK_CLOSE: "a client connection has ended; why, and how many messages it brought",
     TX_ACCEPTED: "a message was accepted: the relay answered 250 after the final dot",
     TX_REJECTED: "a command or a message of a client was refused, with the reply it got",

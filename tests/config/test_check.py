@@ -291,6 +291,20 @@ def test_plain_http_may_lead_to_this_host(load_text: Load, url: str) -> None:
     assert load_text(f"upstream: {{http: {{url: '{url}'}}}}").config.upstream.http.url == url.rstrip("/")
 
 
+def test_proxies_of_a_unix_socket_are_warned_of(load_text: Load) -> None:
+    """Nobody is asked for a header there."""
+    (warning,) = load_text("listeners: [{address: 'unix:/run/smtp.sock', proxy_protocol: [127.0.0.1]}]").warnings
+
+    assert "listeners[0].proxy_protocol: not used: on a Unix socket" in warning
+
+
+def test_a_proxy_on_this_host_brings_clients_from_others(load_text: Load) -> None:
+    """So their networks must be named, and their passwords must not come in clear unless that is said."""
+    listener = "address: 'localhost:25', proxy_protocol: [127.0.0.1], networks: [10.0.0.0/8]"
+
+    assert load_text(f"listeners: [{{{listener}, tls: {{allow_plain_auth: true}}}}]").warnings == []
+
+
 def test_networks_of_a_unix_socket_are_warned_of(load_text: Load) -> None:
     """They would not keep anybody out."""
     (warning,) = load_text("listeners: [{address: 'unix:/run/smtp.sock', networks: [10.0.0.0/8]}]").warnings
