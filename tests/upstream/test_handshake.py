@@ -130,6 +130,18 @@ async def test_all_is_well(authority):
     assert len(peer.connections) == 1
 
 
+async def test_what_is_sent_in_clear_behind_the_220_is_no_reply_under_tls(authority, monkeypatch):
+    """Somebody on the way adds replies to the last one in clear (RFC 3207 §6): none of them is heard afterwards."""
+    injected = b"250-evil\r\n250 AUTH PLAIN\r\n334 \r\n235 2.7.0 ok\r\n"
+    monkeypatch.setitem(STEPS, "starttls", STEPS["starttls"] + injected)
+    async with dialled(authority, "", b"") as (peer, go):
+        session = await go()
+        session.abort()
+
+    assert peer.heard.count(b"EHLO relay.test\r\n") == 2
+    assert b"AUTH LOGIN" in peer.heard
+
+
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("flood", ["lines", "one line"])
 async def test_a_reply_without_end_is_given_up(authority, step, flood):
