@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 import structlog
@@ -109,11 +110,6 @@ def hashed(address: str) -> str:
 _ADDRESS_STYLES: Final[Mapping[str, Callable[[str], str] | None]] = {"plain": None, "masked": masked, "hashed": hashed}
 
 
-# Made once: json.dumps makes one for each call that wants anything unusual. What is no JSON shows itself by repr, which
-# masks secrets.
-_as_json: Final = json.JSONEncoder(default=repr).encode
-
-
 def configure(*, form: str, level: str, addresses: str, stream: TextIO = sys.stderr, for_good: bool = False) -> None:
     """Set up logging for the process.
 
@@ -122,16 +118,16 @@ def configure(*, form: str, level: str, addresses: str, stream: TextIO = sys.std
     """
     if form == "auto":
         form = "console" if stream.isatty() else "json"
-    render: Any = (
-        structlog.processors.JSONRenderer(lambda event, **_: _as_json(event))
-        if form == "json"
-        else structlog.dev.ConsoleRenderer(pad_event_to=18, exception_formatter=structlog.dev.plain_traceback)
-    )
-    processors: list[Any] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
     style = _ADDRESS_STYLES[addresses]
-    if style is not None:
-        processors.append(_restyle_addresses(style))
-    processors += [structlog.processors.format_exc_info, render] if form == "json" else [render]
+    if form == "json":
+        processors: list[Any] = [_json_line(style)]
+    else:
+        processors = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+        if style is not None:
+            processors.append(lambda logger, method, event: _restyle_addresses(event, style))
+        processors.append(
+            structlog.dev.ConsoleRenderer(pad_event_to=18, exception_formatter=structlog.dev.plain_traceback)
+        )
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -145,14 +141,29 @@ def configure(*, form: str, level: str, addresses: str, stream: TextIO = sys.std
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
 
 
-def _restyle_addresses(style: Callable[[str], str]) -> Callable[[WrappedLogger, str, EventDict], EventDict]:
-    def process(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        for field in _ADDRESS_FIELDS:
-            value = event.get(field)
-            if isinstance(value, str):
-                event[field] = style(value)
-            elif isinstance(value, (list, tuple)):
-                event[field] = [style(item) for item in value]
-        return event
+def _json_line(style: Callable[[str], str] | None) -> Callable[[WrappedLogger, str, EventDict], str]:
+    """An event to a line of JSON in one step: a processor for each part of it would cost a message as much as its
+    content does. What is no JSON shows itself by repr, which masks secrets.
+    """
+    encode = json.JSONEncoder(default=repr).encode  # json.dumps would make an encoder for each line
 
-    return process
+    def render(logger: WrappedLogger, method: str, event: EventDict) -> str:
+        event["level"] = method
+        event["timestamp"] = f"{datetime.now(UTC).isoformat()[:-6]}Z"
+        if style is not None:
+            _restyle_addresses(event, style)
+        if "exc_info" in event:
+            structlog.processors.format_exc_info(logger, method, event)
+        return encode(event)
+
+    return render
+
+
+def _restyle_addresses(event: EventDict, style: Callable[[str], str]) -> EventDict:
+    for field in _ADDRESS_FIELDS:
+        value = event.get(field)
+        if isinstance(value, str):
+            event[field] = style(value)
+        elif isinstance(value, (list, tuple)):
+            event[field] = [style(item) for item in value]
+    return event

@@ -1,0 +1,101 @@
+"""The log as JSON lines: what is said of an event, and that the line is one whatever is in it."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+import structlog
+
+from relay.core.secret import Secret
+from relay.observe import log as events
+
+Lines = Callable[[], list[dict[str, object]]]
+
+
+@pytest.fixture
+def logged() -> Iterator[Callable[..., Lines]]:
+    """Configures the log; what it gives reads the lines written since."""
+
+    def configure(**settings: str) -> Lines:
+        stream = io.StringIO()
+        events.configure(**{"form": "json", "level": "info", "addresses": "plain", **settings}, stream=stream)
+        return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    yield configure
+    structlog.reset_defaults()
+
+
+def test_a_line_tells_the_event_its_level_and_when(logged):
+    """Fields come as they were given, and the event after them."""
+    lines = logged()
+    structlog.get_logger().warning(events.TX_REJECTED, session="s1", recipients=["a@example.com"], size=3, ok=False)
+
+    [line] = lines()
+    assert line.pop("timestamp")[10:11] == "T"
+    assert line == {
+        "session": "s1",
+        "recipients": ["a@example.com"],
+        "size": 3,
+        "ok": False,
+        "event": "tx.rejected",
+        "level": "warning",
+    }
+
+
+def test_what_is_below_the_level_is_not_written(logged):
+    """Whichever way it is said."""
+    lines = logged(level="warning")
+    log = structlog.get_logger()
+    log.info(events.LINK_OPEN)
+    log.log(20, events.LINK_AUTH)
+    log.log(30, events.LINK_AUTH)
+
+    assert [line["level"] for line in lines()] == ["warning"]
+
+
+def test_what_a_logger_was_bound_to_is_in_its_lines(logged):
+    """The context of a logger comes before an event's own fields, which win."""
+    lines = logged()
+    structlog.get_logger().bind(session="s1", size=1).info(events.TX_ACCEPTED, size=2)
+
+    assert [(line["session"], line["size"]) for line in lines()] == [("s1", 2)]
+
+
+def test_an_exception_is_a_field_of_one_line(logged):
+    """The traceback is text, and ends no line."""
+    lines = logged()
+    try:
+        raise RuntimeError("first\nsecond")
+    except RuntimeError as error:
+        structlog.get_logger().exception(events.INTERNAL_ERROR)
+        structlog.get_logger().error(events.INTERNAL_ERROR, exc_info=error)
+
+    found = lines()
+    assert ["RuntimeError: first\nsecond" in str(line["exception"]) for line in found] == [True, True]
+    assert not any("exc_info" in line for line in found)
+
+
+def test_what_is_no_json_shows_itself_and_a_secret_is_masked(logged):
+    """Nothing that is logged can break the line or the promise."""
+    lines = logged()
+    structlog.get_logger().info(events.TX_ACCEPTED, key=Secret("0123456789abcdef"), text="a\r\n\u2028b")
+
+    [line] = lines()
+    assert "0123456789abcdef" not in str(line["key"])
+    assert line["text"] == "a\r\n\u2028b"
+
+
+@pytest.mark.parametrize(
+    ("style", "shown"),
+    [("plain", "john@example.com"), ("masked", "j***@example.com"), ("hashed", "855f96e983f1@example.com")],
+)
+def test_addresses_are_shown_in_the_style_that_was_asked_for(logged, style, shown):
+    """Single and in lists, in the fields that hold them."""
+    lines = logged(addresses=style)
+    structlog.get_logger().info(
+        events.TX_ACCEPTED, reverse_path="john@example.com", recipients=["john@example.com"], peer="john@example.com"
+    )
+
+    [line] = lines()
+    assert (line["reverse_path"], line["recipients"], line["peer"]) == (shown, [shown], "john@example.com")
