@@ -47,6 +47,17 @@ def _options(
     pass
 
 
+def _import_structlog() -> None:
+    """Without rich, which it takes along where it can: 9 MB for tracebacks in colour, which the relay does not draw."""
+    if "rich" in sys.modules:
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]  # that is: it cannot be imported
+    try:
+        import structlog  # noqa: F401
+    finally:
+        del sys.modules["rich"]
+
+
 @cli.command()
 def serve(config: ConfigOption = None) -> None:
     """Run the relay until SIGTERM or SIGINT.
@@ -54,6 +65,7 @@ def serve(config: ConfigOption = None) -> None:
     Exit 0 after messages in hand have been answered, 78 on bad configuration or a spool that cannot be used, 69 if a
     listener cannot bind or another relay has the spool.
     """
+    _import_structlog()
     from relay.admin.sockets import AdminUnavailable
     from relay.app import run
     from relay.ingress.body import scratch_problem

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
-
 # The last is what OpenSSL says of a key of another type than the certificate's.
 _MISMATCH: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 
@@ -27,6 +25,8 @@ class _EncryptedKey(Exception):
 
 def examine_pair(certificate: str, key: str, now: datetime.datetime) -> Flaw | None:
     """The first flaw of a certificate with its private key, or None."""
+    from cryptography import x509  # 8 MB, which a relay without certificates need not have
+
     unreadable = _unreadable(certificate, "certificate") or _unreadable(key, "key")
     if unreadable is not None:
         return unreadable
