@@ -81,9 +81,9 @@ class RunningAttempt:
 class Intake(Protocol):
     """Takes responsibility for a message, or refuses it. The only source of a 250 after the final dot."""
 
-    async def accept(self, message: Message, bearer: Bearer) -> Reply:
-        """The reply to the final dot. 2yz means that SparkPost has taken the message for every recipient, or that it is
-        committed to the spool.
+    def accept(self, message: Message, bearer: Bearer) -> Reply | Awaitable[Reply]:
+        """The reply to the final dot, or where it will come from. 2yz means that SparkPost has taken the message for
+        every recipient, or that it is committed to the spool.
 
         Never raises for an expected failure. Runs to its end whatever the client does: a caller that is cancelled must
         shield this call. Owns the message's content from here on, and closes it when nobody needs it.

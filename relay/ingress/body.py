@@ -3,12 +3,14 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from threading import Thread
 from typing import IO, Final
 
 from relay.ingress.memory import DataMemory, Share
 
 MEMORY_LIMIT: Final = 128 * 1024
 _READ_SIZE: Final = 64 * 1024
+_LONG_TO_CLOSE: Final = 4 * 1024 * 1024  # octets; the kernel frees about 8 MB a millisecond
 
 
 class StoredBody:
@@ -61,7 +63,11 @@ class StoredBody:
         """Nobody needs it any more."""
         self._parts = []
         self.share.release()
-        if self._file is not None:
+        if self._file is None or self._file.closed:
+            return
+        if self.size > _LONG_TO_CLOSE:
+            Thread(target=self._file.close).start()  # many may come to their end at once, and others would wait
+        else:
             self._file.close()
 
 

@@ -85,17 +85,22 @@ class DataReader:
         return len(self._header) + self._body.size * self._body.in_memory
 
     def admits(self, octets: int) -> bool:
-        """Is there memory for so many octets more? Where it is short, the body goes to a file."""
+        """Is there memory for so many octets more? Where it is short, the body goes to a file.
+
+        Octets that are not admitted have been read all the same, and count.
+        """
         if not (self._keeping and self._body.in_memory) or self._body.share.reach(self._used + octets):
             return True
-        if self._in_header:
-            return False
-        try:
-            self._body.move_to_file()
-        except OSError:
-            return False
-        self._body.share.settle(self._used)
-        return True
+        if not self._in_header:
+            try:
+                self._body.move_to_file()
+            except OSError:
+                pass  # then they must wait
+            else:
+                self._body.share.settle(self._used)
+                return True
+        self._body.share.settle(self._used + octets)
+        return False
 
     def wait_for_memory(self, octets: int, served: Callable[[], None]) -> None:
         """`served` is called when there is memory for so many octets more."""
@@ -112,8 +117,9 @@ class DataReader:
         """Take octets. None: the end has not come; else the octets that follow it."""
         held = self._held + octets
         line_end = self._line_end
-        dot = held.find(line_end.stuffed)
-        end = -1 if dot < 0 else held.find(line_end.end_of_data, dot)
+        found = line_end.first_dot(held)
+        dot = len(held) if found is None else found.start()
+        end = held.find(line_end.end_of_data, dot)
         if end >= 0:
             self._keep(held[: end + len(line_end.octets)], dotted=dot < end)
             self._body.share.settle(self._used)
@@ -121,7 +127,7 @@ class DataReader:
         self._last = held[-5:]
         decided = len(held) - self._undecided(held)
         self._held = held[decided:]
-        self._keep(held[:decided], dotted=dot >= 0)
+        self._keep(held[:decided], dotted=dot < decided)
         self._body.share.settle(self._used)
         return None
 

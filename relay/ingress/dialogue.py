@@ -135,8 +135,9 @@ class Dialogue:
         self._close_with("", answer)
 
     def abandon(self) -> None:
-        """The client is gone: release what an unfinished message holds."""
+        """The client is gone: release what an unfinished message holds, and what else was sent."""
         self.closed = True
+        self._lines.take_all()
         if self._reader is not None:
             self._reader.discard()
             self._reader = None

@@ -1,11 +1,13 @@
 """What a dialogue cannot do itself and a session has done for it: log somebody in, have a message taken."""
 
 import re
+from collections.abc import Awaitable
 from typing import Final
 
 import structlog
 
 from relay.core import reply
+from relay.core.reply import Reply
 from relay.core.secret import MASK
 from relay.ingress.bans import FIRST_DELAY, LONGEST_DELAY
 from relay.ingress.caller import Caller
@@ -62,10 +64,21 @@ async def _put_off(service: Service, caller: Caller, user: str, failures: int, *
     await service.clock.sleep(delay)
 
 
-async def take(step: TakeMessage, service: Service, caller: Caller, dialogue: Dialogue) -> None:
-    """Hand the message over, and tell the dialogue what its sender is answered."""
-    answer = await service.reception.receive(
+def take(step: TakeMessage, service: Service, caller: Caller, dialogue: Dialogue) -> Awaitable[None] | None:
+    """Hand the message over, and tell the dialogue what its sender is answered. None once that is done, or the rest."""
+    answer = service.reception.receive(
         step.envelope, step.content, step.decision, caller, caller.origin(dialogue.client)
     )
+    if isinstance(answer, Reply):
+        _tell(answer, caller, dialogue)
+        return None
+    return _tell_later(answer, caller, dialogue)
+
+
+async def _tell_later(answer: Awaitable[Reply], caller: Caller, dialogue: Dialogue) -> None:
+    _tell(await answer, caller, dialogue)
+
+
+def _tell(answer: Reply, caller: Caller, dialogue: Dialogue) -> None:
     caller.messages += answer.positive
     dialogue.accepted(answer)

@@ -38,7 +38,7 @@ class DataMemory:
 
     def give_up(self, share: "Share") -> None:
         """It does not wait any more."""
-        if self._waiting.pop(share, None) is not None:
+        if self._waiting and self._waiting.pop(share, None) is not None:
             self._serve()
 
     def _serve(self) -> None:

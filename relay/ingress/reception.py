@@ -4,7 +4,9 @@ Then the intake takes responsibility for it, or refuses it; its word is the repl
 """
 
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -54,19 +56,21 @@ class Reception:
         self._metrics = metrics
         self._quotas = quotas
 
-    async def receive(
+    def receive(
         self,
         envelope: Envelope,
         raw: Content,
         decision: Decision,
         sender: Sender,
         origin: Provenance,
-    ) -> Reply:
-        """The reply to the final dot. Owns `raw` from here on."""
-        queue_id = queue_id_of(self._clock.now(), int.from_bytes(os.urandom(4), "big"))
+    ) -> Reply | Awaitable[Reply]:
+        """The reply to the final dot, or where it will come from. Owns `raw` from here on."""
+        now = self._clock.now()
+        queue_id = queue_id_of(now, int.from_bytes(os.urandom(4), "big"))
         identity = decision.assignment.identity
         self._metrics.messages_received.count(origin.listener, identity)
-        answer = admission.content(decision, raw.header) or self._count_in(decision)
+        answer: Reply | Awaitable[Reply] | None = admission.content(decision, raw.header) or self._count_in(decision)
+        counted = answer is None and decision.rate is not None
         if answer is None:
             missing = content.missing(raw.header)
             for kind in missing:
@@ -80,16 +84,31 @@ class Reception:
                     protocol=origin.protocol,
                     queue_id=queue_id,
                     recipients=envelope.recipients,
-                    epoch=self._clock.now(),
+                    epoch=now,
                 ),
                 missing,
             )
-            answer = await self._intake.accept(Message(queue_id, envelope, prepared), sender.bearer(decision))
-            if decision.rate is not None and not answer.positive:
-                self._quotas.give_back(decision.assignment, decision.rate)
+            answer = self._intake.accept(Message(queue_id, envelope, prepared), sender.bearer(decision))
         else:
             raw.close()
-        self._report(answer, queue_id, identity, envelope, raw.size, origin)
+        conclude = partial(self._conclude, queue_id, envelope, raw.size, decision, origin, counted=counted)
+        return conclude(answer) if isinstance(answer, Reply) else _later(answer, conclude)
+
+    def _conclude(
+        self,
+        queue_id: str,
+        envelope: Envelope,
+        size: int,
+        decision: Decision,
+        origin: Provenance,
+        answer: Reply,
+        *,
+        counted: bool,
+    ) -> Reply:
+        """What is to be done once the answer is known: what was `counted` and not taken counts no more."""
+        if counted and decision.rate is not None and not answer.positive:
+            self._quotas.give_back(decision.assignment, decision.rate)
+        self._report(answer, queue_id, decision.assignment.identity, envelope, size, origin)
         return answer
 
     def _count_in(self, decision: Decision) -> Reply | None:
@@ -114,3 +133,7 @@ class Reception:
             size=size,
             reply=str(answer),
         )
+
+
+async def _later(answer: Awaitable[Reply], conclude: Callable[[Reply], Reply]) -> Reply:
+    return conclude(await answer)

@@ -2,15 +2,15 @@
 
 aiosmtpd's `SMTP` is the server class and keeps the session; the octets go through our own `Dialogue`: what one read
 brought is worked through at once, and answered in one write. This class moves octets, keeps the one timer, begins TLS,
-and has the dialogue's steps carried out, each in a task that the listener owns: a client that half-closes or vanishes
-after its final dot decides nothing about its message any more.
+and has the dialogue's steps carried out. What takes its time is a task that the listener owns: a client that
+half-closes or vanishes after its final dot decides nothing about its message any more.
 
 An exception anywhere is a defect of ours: it is logged, the client hears `451 4.3.0` and nothing of the cause.
 """
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final, cast
 
 import structlog
@@ -30,7 +30,8 @@ from relay.sockets import peer_uid
 
 log = structlog.get_logger()
 
-READ_AHEAD: Final = 256 * 1024  # octets a client may send while it owes us patience; beyond, we stop reading
+READ_SIZE: Final = 64 * 1024  # octets of one client that the loop deals with at once; others wait meanwhile
+READ_AHEAD: Final = 128 * 1024  # octets a client may send while it owes us patience; beyond, we stop reading
 STALL_SECONDS: Final = 10.0  # design, section 4 "Line ends"
 CLOSE_SECONDS: Final = 10.0  # for the last reply to leave, and for TLS to shut down
 QUIT_SECONDS: Final = 1.0  # for a client's QUIT when the relay is shutting down
@@ -42,14 +43,16 @@ def blank(service: Service, loop: asyncio.AbstractEventLoop) -> Mapping[str, Any
     """What aiosmtpd knows of any session of a listener. It looks through all its methods to find out, and once will do:
     for each connection it took longer than everything else.
     """
-    return vars(SMTP(handler=None, hostname=service.settings.hostname, ident="sparkpost-relay", loop=loop))
+    known = vars(SMTP(handler=None, hostname=service.settings.hostname, ident="sparkpost-relay", loop=loop))
+    return known | {"buffer": memoryview(bytearray(READ_SIZE))}
 
 
-class SmtpSession(SMTP):
+class SmtpSession(SMTP, asyncio.BufferedProtocol):
     """One connection to one listener."""
 
     def __init__(self, service: Service, session_id: str, attributes: Mapping[str, Any]) -> None:
         self.__dict__.update(attributes)
+        self.buffer: memoryview  # of all sessions: what is read goes there, and is copied at once
         self.id = session_id
         self.peername: Any = None
         self.peer: IPAddress | None = None
@@ -58,6 +61,7 @@ class SmtpSession(SMTP):
         self._wire: asyncio.Transport
         self._caller: Caller
         self._dialogue: Dialogue
+        self._ahead = service.settings.memory.share()
         self._timer = ProgressTimer(self.loop, self._expired)
         self._pace = Pace(service.command_timeout)
         self._received = 0
@@ -67,6 +71,7 @@ class SmtpSession(SMTP):
         self._writing_paused = False
         self._draining = False
         self._may_finish = False
+        self._answered = False
         self._gone = False
 
     # -- asyncio's side -----------------------------------------------------------------------------------------------
@@ -94,13 +99,19 @@ class SmtpSession(SMTP):
             self._dialogue.greet()
         self._work()
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self.buffer[:nbytes]))
+
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
         self._dialogue.receive(data)
-        if not self._busy:
+        if self._busy:
+            self._keep_waiting()
+        else:
             self._work()
-        elif self._dialogue.waiting > READ_AHEAD:
-            self._pause_reading()
 
     def eof_received(self) -> bool:
         """A half-close: what was sent before it still counts, and on plain TCP its answer can still be given."""
@@ -115,11 +126,14 @@ class SmtpSession(SMTP):
         self._gone = True
         self._timer.end()
         self._dialogue.abandon()
+        self._ahead.release()
         self._service.forget(self)
         self._caller.closed(lost=error is not None)
 
     def pause_writing(self) -> None:
+        """The client does not read what it is answered: it is not read from either."""
         self._writing_paused = True
+        self._pause_reading()
 
     def resume_writing(self) -> None:
         self._writing_paused = False
@@ -146,33 +160,28 @@ class SmtpSession(SMTP):
 
     # -- work ---------------------------------------------------------------------------------------------------------
 
-    def _work(self, *, answered: bool = False) -> None:
-        """Let the dialogue go on as far as it can, and see to what it needs.
-
-        `answered`: a message has just got its reply. When draining, the client is left a moment for its QUIT then: some
-        take a 421 in its place for the failure of the message.
-        """
+    def _work(self) -> None:
+        """Let the dialogue go on as far as it can, and see to what it needs."""
         dialogue = self._dialogue
         if self._gone or self._writing_paused:
             return
         if self._reading_paused:
             self._reading_paused = False
             self._wire.resume_reading()
-        try:
-            step = dialogue.advance()
-        except Exception:
-            step = None
-            self._defect()
-        if (
-            step is None
-            and self._draining
-            and not (dialogue.closed or dialogue.in_data or answered or self._may_finish)
-        ):
-            self._end(reply.SHUTTING_DOWN, "shutdown")
+        rest = self._advance()
+        if rest is None:
+            self._may_finish &= not self._answered
+            if self._draining and not (dialogue.closed or dialogue.in_data or self._answered or self._may_finish):
+                self._end(reply.SHUTTING_DOWN, "shutdown")
+            self._answered = False
         if dialogue.out:
             self._flush()
-        if step is not None:
-            self._begin(step)
+        if rest is not None:
+            self._busy = True
+            self._timer.stop()
+            self._pace.restart()
+            self._keep_waiting()
+            self._service.spawn(self._await(rest))
         elif dialogue.starved:
             self._await_memory()
         elif dialogue.closed or self._eof:
@@ -181,30 +190,39 @@ class SmtpSession(SMTP):
         else:
             self._timer.give(self._patience())
 
-    def _begin(self, step: Step) -> None:
-        self._busy = True
-        self._timer.stop()
-        self._pace.restart()
-        if isinstance(step, BeginTls) or self._dialogue.waiting > READ_AHEAD:
-            self._pause_reading()  # the ClientHello is for TLS to read
-        self._service.spawn(self._carry_out(step))
-
-    async def _carry_out(self, step: Step) -> None:
-        """One step, in a task that outlives the connection if it must."""
+    def _advance(self) -> Awaitable[None] | None:
+        """Until octets run out or memory does (None), or until a step takes its time: then, what is left of it."""
         try:
-            match step:
-                case TakeMessage():
-                    await errands.take(step, self._service, self._caller, self._dialogue)
-                case Authenticate():
-                    await errands.log_in(step, self._service, self._caller, self._dialogue)
-                case BeginTls():
-                    await self._begin_tls()
+            while (step := self._dialogue.advance()) is not None:
+                rest = self._carry_out(step)
+                if rest is not None:
+                    return rest
+        except Exception:
+            self._defect()
+        return None
+
+    def _carry_out(self, step: Step) -> Awaitable[None] | None:
+        """One step. What is left of it, if anything is, becomes a task that outlives the connection if it must."""
+        match step:
+            case TakeMessage():
+                # When draining, the client is left a moment for its QUIT after its reply: some take a 421 in its place
+                # for the failure of the message.
+                self._answered = True
+                return errands.take(step, self._service, self._caller, self._dialogue)
+            case Authenticate():
+                return errands.log_in(step, self._service, self._caller, self._dialogue)
+            case BeginTls():
+                self._pause_reading()  # the ClientHello is for TLS to read
+                return self._begin_tls()
+
+    async def _await(self, rest: Awaitable[None]) -> None:
+        try:
+            await rest
         except Exception:
             self._defect()
         self._busy = False
-        answered = isinstance(step, TakeMessage)
-        self._may_finish &= not answered
-        self._work(answered=answered)
+        self._ahead.release()
+        self._work()
 
     def _defect(self) -> None:
         log.exception(events.INTERNAL_ERROR, session=self.id)
@@ -219,6 +237,13 @@ class SmtpSession(SMTP):
 
     def _work_soon(self) -> None:
         self.loop.call_soon(self._work)
+
+    def _keep_waiting(self) -> None:
+        """What comes while a step takes its time waits, and counts. Where it is much, no more of it is read."""
+        waiting = self._dialogue.waiting
+        if waiting > READ_AHEAD or not self._ahead.reach(waiting):
+            self._ahead.settle(waiting)
+            self._pause_reading()
 
     def _pause_reading(self) -> None:
         if not (self._reading_paused or self._gone):

@@ -2,7 +2,9 @@
 
 import asyncio
 
+from relay.core import reply
 from relay.ingress import session as session_module
+from relay.ingress.reception import Reception
 from tests.support.running import port_of, relay_to, sandbox_with
 
 ENVELOPE = b"EHLO c\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"
@@ -87,3 +89,41 @@ async def test_bodies_beyond_the_memory_go_to_files(tmp_path):
 
     assert [line[:9] for line in heard] == [b"250 2.0.0"] * 10
     assert {len(one.content) > 70_000 for one in sandbox.accepted} == {True}
+
+
+async def test_what_comes_while_a_message_is_being_sent_counts_too(tmp_path, monkeypatch):
+    """A client that goes on talking is read from as long as there is memory, and no further; all of it is heard."""
+    answered = asyncio.Event()
+
+    async def late(reception, envelope, content, *others):
+        content.close()
+        await answered.wait()
+        return reply.OK
+
+    monkeypatch.setattr(Reception, "receive", late)
+    another = ENVELOPE + b"\r\n" + b"another line\r\n" * 30_000
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox, limits={"data_memory": "64KB"}) as relay:
+        reader, writer = await begin(port_of(relay), HEADER + END.removesuffix(b"QUIT\r\n") + another)
+        await until(lambda: relay.data_memory.held > 64_000)
+        held = relay.data_memory.held
+        answered.set()
+        heard = await ended(reader, writer, b".\r\nQUIT\r\n")
+
+    assert held < 64_000 + 2 * session_module.READ_SIZE
+    assert heard == b"250 2.0.0 ok"
+    assert relay.data_memory.held == 0
+
+
+async def test_who_does_not_read_its_replies_is_not_read_from(tmp_path):
+    """The replies have nowhere to go, so the commands are left where they are: with the client."""
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        _, writer = await begin(port_of(relay), HEADER)
+        await until(lambda: relay.data_memory.held > 0)
+        [session] = relay._connections.sessions
+        session.pause_writing()
+        reading = [session._wire.is_reading()]
+        session.resume_writing()
+        reading.append(session._wire.is_reading())
+        writer.close()
+
+    assert reading == [False, True]

@@ -2,12 +2,14 @@
 
 import re
 import tempfile
+from threading import Thread
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core import reply
+from relay.ingress import body as body_module
 from relay.ingress.body import MEMORY_LIMIT, scratch_problem
 from relay.ingress.data import HEADER_LIMIT, DataLimits, DataReader
 from relay.ingress.unwrapping import LineEnd
@@ -193,6 +195,27 @@ def test_content_is_lines_ended_by_crlf(octets):
     assert re.search(rb"\r(?!\n)|(?<!\r)\n", content) is None
     assert content == b"" or content.endswith(b"\r\n")
     assert reader.content().longest_line == max(len(line) for line in content.split(b"\r\n"))
+
+
+def test_a_file_that_takes_long_to_close_is_closed_elsewhere(monkeypatch):
+    """Nobody waits for it, and closing it twice is closing it once."""
+    begun: list[Thread] = []
+
+    def thread(target):
+        begun.append(Thread(target=target))
+        return begun[-1]
+
+    monkeypatch.setattr(body_module, "_LONG_TO_CLOSE", MEMORY_LIMIT)
+    monkeypatch.setattr(body_module, "Thread", thread)
+    reader, _ = read(b"\r\n" + b"0123456\r\n" * MEMORY_LIMIT + b".\r\n", limits=DataLimits(20_000_000, 1000))
+    content = reader.content()
+    content.body.close()
+    begun[0].join()
+    content.body.close()
+
+    assert len(begun) == 1
+    with pytest.raises(ValueError, match="closed"):
+        list(content.body.chunks())
 
 
 def test_without_room_for_a_temporary_file(monkeypatch, tmp_path):
