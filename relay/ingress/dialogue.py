@@ -45,6 +45,7 @@ class Dialogue:
         self._step: Step | None = None
         self.starved = False
         self.closed = False
+        self.quit = False  # by the client's wish
 
     # -- what the outside calls ---------------------------------------------------------------------------------------
 
@@ -200,6 +201,7 @@ class Dialogue:
                 return
             self._step = BeginTls()
         elif answer is reply.BYE:
+            self.quit = True
             self._close_with(verb, answer)
             return
         self._say(verb, answer)

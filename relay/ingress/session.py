@@ -32,6 +32,7 @@ log = structlog.get_logger()
 
 READ_SIZE: Final = 64 * 1024  # octets of one client that the loop deals with at once; others wait meanwhile
 READ_AHEAD: Final = 128 * 1024  # octets a client may send while it owes us patience; beyond, we stop reading
+LINGER: Final = 1024 * 1024  # octets that a client may still send when we have hung up
 STALL_SECONDS: Final = 10.0  # design, section 4 "Line ends"
 CLOSE_SECONDS: Final = 10.0  # for the last reply to leave, and for TLS to shut down
 QUIT_SECONDS: Final = 1.0  # for a client's QUIT when the relay is shutting down
@@ -67,6 +68,7 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
         self._received = 0
         self._busy = False
         self._eof = False
+        self._linger_until = 0  # octets received in all
         self._reading_paused = False
         self._writing_paused = False
         self._draining = False
@@ -107,6 +109,10 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
+        if self._linger_until:
+            if self._received > self._linger_until:
+                self._wire.abort()
+            return
         self._dialogue.receive(data)
         if self._busy:
             self._keep_waiting()
@@ -186,9 +192,19 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
             self._await_memory()
         elif dialogue.closed or self._eof:
             self._timer.give(CLOSE_SECONDS)
-            self._wire.close()
+            self._hang_up()
         else:
             self._timer.give(self._patience())
+
+    def _hang_up(self) -> None:
+        """Close. Who is still sending has its octets taken and dropped for a while: a close with something unread is a
+        reset, and would take our last word from the client.
+        """
+        if self._dialogue.quit or self._eof or not (self._received and self._wire.can_write_eof()):
+            self._wire.close()
+        elif not self._linger_until:
+            self._linger_until = self._received + LINGER
+            self._wire.write_eof()
 
     def _advance(self) -> Awaitable[None] | None:
         """Until octets run out or memory does (None), or until a step takes its time: then, what is left of it."""

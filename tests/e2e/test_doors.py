@@ -269,13 +269,13 @@ async def test_both_families_on_one_port(tmp_path, address):
 
 async def test_all_of_ipv6_is_no_ipv4(tmp_path):
     """0.0.0.0 on the same port can stand beside it."""
-    sections = {"listeners": [{"address": "[::]:0", "networks": ["::1/128"]}]}
-    async with sandbox_with(tmp_path / "tls") as sandbox, relay_to(sandbox, **sections) as relay:
-        port = relay.listeners[0].addresses[0][1]
-        places = relay.listeners[0].places
-        with socket.socket() as beside:
-            beside.bind(("0.0.0.0", port))
-            beside.listen()
+    with socket.socket() as beside:
+        beside.bind(("0.0.0.0", 0))
+        beside.listen()
+        port = beside.getsockname()[1]
+        sections = {"listeners": [{"address": f"[::]:{port}", "networks": ["::1/128"]}]}
+        async with sandbox_with(tmp_path / "tls") as sandbox, relay_to(sandbox, **sections) as relay:
+            places = relay.listeners[0].places
 
     assert places == [f"[::]:{port}"]
 
