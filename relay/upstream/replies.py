@@ -54,7 +54,7 @@ class ReplyReader:
         if len(line) > MAX_LINE or self._size > MAX_REPLY:
             raise Gibberish("a reply without end")
         code, more = line[:3], line[3:4]
-        if not (code.isdigit() and b"200" <= code <= b"599" and more in (b"", b" ", b"-")):
+        if not (len(code) == 3 and code.isdigit() and b"200" <= code <= b"599" and more in (b"", b" ", b"-")):
             raise Gibberish("octets that are no SMTP reply")
         if self._lines and int(code) != self._code:
             raise Gibberish("a reply whose lines have different codes")

@@ -21,7 +21,17 @@ def test_replies_are_read_in_order():
 
 @pytest.mark.parametrize(
     "octets",
-    [b"hello\r\n", b"99 x\r\n", b"600 x\r\n", b"250_x\r\n", b"250-a\r\n251 b\r\n", b"\r\n", b"2\xff0 x\r\n"],
+    [
+        b"hello\r\n",
+        b"99 x\r\n",
+        b"600 x\r\n",
+        b"250_x\r\n",
+        b"250-a\r\n251 b\r\n",
+        b"\r\n",
+        b"2\xff0 x\r\n",
+        b"5\r\n",
+        b"25\n",
+    ],
 )
 def test_what_is_no_reply(octets):
     """Octets that no server should send."""
