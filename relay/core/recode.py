@@ -7,7 +7,7 @@ next hop does not offer 8BITMIME (RFC 6152 §3). Both are mended entity by entit
     text/*, or no Content-Type              quoted-printable
     any other type                          base64
     already quoted-printable                soft line breaks are added, 8-bit octets encoded
-    already base64                          wrapped at 76
+    already base64                          wrapped at 76, 8-bit octets dropped
     message/rfc822, multipart/*             what is inside; their own 8bit or binary becomes 7bit
     other message/*, other encodings,       lines are folded (CRLF and a space), which a reader may see
       preamble and epilogue                 8-bit octets become "?"
@@ -27,6 +27,7 @@ from relay.core.mime import IDENTITY, MAX_LINE, NO_LINE, Entity, Kind, Part, spl
 
 _BASE64_LINE: Final = 57  # octets that make a line of 76
 
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _QP_UNIT = re.compile(rb"=[0-9A-Fa-f]{2}|.", re.DOTALL)
 _HEADER_WORD = re.compile(rb'[ \t]+|"(?:[^"\\]|\\.)*"|[^ \t]+', re.DOTALL)
 
@@ -127,9 +128,11 @@ class _Base64(_Encoder):
 
 
 class _Wrapped(_Encoder):
-    """Already base64: over-long lines become lines of 76."""
+    """Already base64: over-long lines become lines of 76. Octets outside ASCII mean nothing in it (RFC 2045 §6.8)."""
 
     def line(self, line: bytes) -> bytes:
+        if not line.isascii():
+            line = _NOT_ASCII.sub(b"", line)
         if len(line) <= MAX_LINE:
             return line + b"\r\n"
         return b"".join(line[at : at + 76] + b"\r\n" for at in range(0, len(line), 76))
@@ -240,7 +243,7 @@ def _seven_bit(one: bytes) -> bytes:
 
 
 def _without_eight_bit(octets: bytes) -> bytes:
-    return re.sub(rb"[\x80-\xff]", b"?", octets)
+    return _NOT_ASCII.sub(b"?", octets)
 
 
 def _encoded_words(text: bytes, charset: str) -> bytes:

@@ -121,6 +121,14 @@ def test_long_base64_is_wrapped():
     assert_travels(octets, eight_bit_ok=True)
 
 
+def test_eight_bit_octets_in_base64_are_dropped():
+    """A reader takes no notice of them (RFC 2045 §6.8), and nobody on the way has to carry them."""
+    content = PLAIN + b"Content-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n\r\nQUJD\xe4\r\n\xa0QUJD\r\n"
+
+    assert recoded(content, eight_bit_ok=True) == content
+    assert recoded(content, eight_bit_ok=False) == content.replace(b"\xe4", b"").replace(b"\xa0", b"")
+
+
 @pytest.mark.parametrize(
     "field", [b"X-Long: " + b"word " * 400, b"X-Solid: " + b"x" * 3000, b"To: " + b"someone@example.com, " * 100]
 )
