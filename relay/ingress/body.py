@@ -9,6 +9,7 @@ from typing import IO, Final
 from relay.ingress.memory import DataMemory, Share
 
 MEMORY_LIMIT: Final = 128 * 1024
+PART: Final = 2048  # octets; what is smaller is joined to what came before it
 _READ_SIZE: Final = 64 * 1024
 _LONG_TO_CLOSE: Final = 4 * 1024 * 1024  # octets; the kernel frees about 8 MB a millisecond
 
@@ -34,7 +35,11 @@ class StoredBody:
         if self._file is not None:
             _write_all(self._file.fileno(), octets)
             return
-        self._parts.append(octets)
+        parts = self._parts
+        if parts and len(parts[-1]) + len(octets) <= PART:
+            parts[-1] += octets  # an object an octet would take many times the memory that is counted
+        else:
+            parts.append(octets)
         if self.size > MEMORY_LIMIT:
             self.move_to_file()
 

@@ -1,5 +1,7 @@
 """The memory that all messages share: who gets it, who waits, and that nobody waits for ever."""
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -148,3 +150,20 @@ def test_what_waited_too_long_is_452_and_read_to_its_end():
     assert reader.feed(b"Subject: x\r\n\r\nbody\r\n.\r\nNOOP\r\n") == b"NOOP\r\n"
     assert reader.refusal == reply.NO_ROOM
     assert memory.held == 60_000
+
+
+def test_content_that_comes_in_crumbs_takes_the_memory_that_is_counted():
+    """Two octets a packet must not be an object of fifty each, or `limits.data_memory` bounds nothing."""
+    memory = DataMemory()
+    reader = DataReader(LIMITS, LineEnd.CRLF, memory.share())
+    reader.feed(b"Subject: x\r\n\r\n")
+    tracemalloc.start()
+    try:
+        for number in range(40_000):
+            reader.feed(b"%c\n" % (97 + number % 26) if number % 30 == 0 else b"ab")
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    reader.discard()
+
+    assert taken < 2 * 40_000 * 2
