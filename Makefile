@@ -1,6 +1,7 @@
 # The front door. Every target does its own set-up on a fresh clone; all it needs is Python 3.11 or later, pip/venv and make.
 #   make demo    a message from a client through the relay to a SparkPost stand-in, all on this machine
 #   make test    every test
+#   make fuzz    a million odd inputs to everything that reads what others have written
 #   make lint types docs-check bench    see below
 
 PYTHON ?= python3
@@ -11,13 +12,16 @@ export UV_PYTHON = $(PYTHON)
 # Trust what the system trusts, as pip does: some companies reach the package index through an authority of their own.
 export UV_SYSTEM_CERTS = 1
 
-.PHONY: demo test lint types docs-check bench coverage with-pip clean
+.PHONY: demo test fuzz lint types docs-check bench coverage with-pip clean
 
 demo: .venv/ready
 	@$(RUN)/sparkpost-relay demo
 
 test: .venv/ready
 	$(RUN)/pytest
+
+fuzz: .venv/ready
+	$(RUN)/python -m tests.fuzz
 
 lint: .venv/ready
 	$(RUN)/ruff check .
