@@ -284,6 +284,7 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
             )
         except (OSError, ssl.SSLError) as error:
             self._caller.reason = f"TLS handshake failed: {handshake_problem(error)}"
+            error.__traceback__ = None  # it holds start_tls, which holds it, and with them all of this connection
             self._wire.abort()
             self.connection_lost(None)
             return

@@ -7,6 +7,10 @@ from typing import Final
 NEVER: Final = float("inf")
 
 
+def _nobody() -> None:
+    """Waits no more."""
+
+
 class ProgressTimer:
     """Calls back once the client has made no progress for as long as it was given.
 
@@ -31,9 +35,10 @@ class ProgressTimer:
         self._deadline = NEVER
 
     def end(self) -> None:
-        """There will be no more of it."""
+        """There will be no more of it. Whose timer it was is let go of, so that no cycle keeps it."""
         self._deadline = NEVER
         self._set()
+        self._expired = _nobody
 
     def _set(self) -> None:
         if self._handle is not None:

@@ -1,6 +1,7 @@
 """Odd, broken and vanishing clients: none harms the relay, and none decides about mail already handed over."""
 
 import asyncio
+import gc
 import smtplib
 import socket
 import ssl
@@ -379,3 +380,32 @@ async def test_what_does_not_end_in_time_is_given_up_at_shutdown(tmp_path):
         heard = await sending
 
     assert heard.splitlines()[-1].startswith(b"354 ")
+
+
+@pytest.mark.parametrize("octets", [b"EHLO c\r\n", ENVELOPE + b"x\r\n.\r\nQUIT\r\n", b"EHLO c\r\nSTARTTLS\r\n", None])
+async def test_a_session_that_is_over_is_gone_without_the_collector(tmp_path, octets):
+    """Thousands that come and go leave nothing behind that has to be searched for, under TLS neither."""
+
+    def use_tls(port: int) -> None:
+        with smtplib.SMTP("127.0.0.1", port, timeout=20) as client:
+            client.starttls(context=ssl._create_unverified_context())
+            client.noop()
+
+    def left() -> int:
+        return sum(isinstance(one, session_module.SmtpSession) for one in gc.get_objects())
+
+    listeners = [{"address": "127.0.0.1:0", "tls": starttls(tmp_path)}]
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox, listeners=listeners) as relay:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                if octets is None:
+                    await asyncio.to_thread(use_tls, port_of(relay))
+                else:
+                    await talk(port_of(relay), octets, half_close=True)
+            async with asyncio.timeout(5):
+                while left():  # noqa: ASYNC110 - the transports close in turns of their own
+                    await asyncio.sleep(0)
+        finally:
+            gc.enable()
