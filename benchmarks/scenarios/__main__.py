@@ -7,6 +7,7 @@ from typing import Final
 
 from benchmarks import rig
 from benchmarks.place import PeerError
+from benchmarks.scenarios.hostile import hostile
 from benchmarks.scenarios.refused import refused
 from benchmarks.scenarios.shares import shares
 from benchmarks.scenarios.stage import Scenario
@@ -16,6 +17,7 @@ SCENARIOS: Final[dict[str, tuple[str, Scenario]]] = {
     "switch": ("the preferred port is blocked under load, and opened again", switch),
     "shares": ("five credentials share ten connections, cut-through", partial(shares, "cut-through")),
     "shares-queue": ("five credentials share ten connections, delivery: queue", partial(shares, "queue")),
+    "hostile": ("ten thousand clients that mean no good, and one that does", hostile),
     "refused": ("a refused key among good ones", refused),
 }
 

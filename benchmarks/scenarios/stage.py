@@ -47,16 +47,18 @@ def stage(rtt_ms: float, *, port_count: int = 1, refused_key: str | None = None)
 
 
 @contextmanager
-def relay(place: Place, configuration: Mapping[str, Any], launcher: Iterable[str] = ()) -> Iterator[None]:
-    """This relay with a configuration of the scenario's own; `launcher`: what to run in place of `python -m relay`."""
+def relay(place: Place, configuration: Mapping[str, Any], launcher: Iterable[str] = ()) -> Iterator[int]:
+    """This relay with a configuration of the scenario's own, and its process id; `launcher`: what to run in place of
+    `python -m relay`.
+    """
 
     def command(place: Place) -> list[str]:
         plain = ours.serve(place, configuration)
         own = list(launcher)
         return [sys.executable, *own, *plain[plain.index("serve") :]] if own else plain
 
-    with started(Peer("relay", "as the scenario wants it", command), place):
-        yield
+    with started(Peer("relay", "as the scenario wants it", command), place) as pid:
+        yield pid
 
 
 @dataclass(frozen=True, slots=True)
