@@ -14,6 +14,7 @@ class Data:
     rest: bytes
     bare_lf: bool
     lone_cr: bool
+    nuls: int
 
     @property
     def header(self) -> bytes:
@@ -28,7 +29,7 @@ class Data:
         return max(map(len, self.content.split(b"\r\n")))
 
 
-def data(octets: bytes, line_end: bytes) -> Data | None:
+def data(octets: bytes, line_end: bytes, *, without_nul: bool = False) -> Data | None:
     """RFC 5321 §4.5.2, for one kind of line end; None without an end of data."""
     lines = octets.split(line_end)
     if b"." not in lines[:-1]:
@@ -36,11 +37,13 @@ def data(octets: bytes, line_end: bytes) -> Data | None:
     end = lines.index(b".")
     unstuffed = b"".join(line.removeprefix(b".") + line_end for line in lines[:end])
     ends = EVERY_LINE_END.findall(unstuffed)
+    content = EVERY_LINE_END.sub(b"\r\n", unstuffed)
     return Data(
-        content=EVERY_LINE_END.sub(b"\r\n", unstuffed),
+        content=content.replace(b"\0", b"") if without_nul else content,
         rest=line_end.join(lines[end + 1 :]),
         bare_lf=b"\n" in ends or line_end == b"\n",
         lone_cr=b"\r" in ends,
+        nuls=unstuffed.count(b"\0"),
     )
 
 

@@ -85,3 +85,14 @@ SETTINGS = [
     b"https://", b"http://", b"api.sparkpost.com", b"/api/v1", b"?", b"#", b"%", b"::", b":", b"[", b"]", b"@", b"*",
     b"{subaccount}", b"{", b"}", b"<>", b"65536", b"0", b"-", b".", b" ", b"\xe9", b"\xb2", b"\0", b"\n",
 ]  # fmt: skip
+PROXIED = [
+    b"PROXY TCP4 192.0.2.1 192.0.2.2 5000 25\r\nEHLO x\r\n",
+    b"PROXY TCP6 2001:db8::1 2001:db8::2 5000 25\r\n",
+    b"PROXY UNKNOWN\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\2\1\xc0\0\2\2\x13\x88\0\x19EHLO x\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+]
+PROXY = [
+    b"PROXY ", b"TCP4", b"TCP6", b"UNKNOWN", b" ", b"\r\n", b"\n", b"192.0.2.1", b"::1", b"25", b"65536", b"\xb2",
+    b"\r\n\r\n\0\r\nQUIT\n", b"\x21", b"\x20", b"\x11", b"\0", b"\0\x0c", b"\xff\xff",
+]  # fmt: skip

@@ -10,6 +10,7 @@ from dataclasses import replace
 from random import Random
 
 from relay.config import addresses as config
+from relay.config import listening
 from relay.core import headers
 from relay.core.envelope import (
     Address,
@@ -28,6 +29,7 @@ from relay.core.reply import MAX_LINE as LONGEST_REPLY
 from relay.core.reply import Reply
 from relay.core.tolerance import Tolerance
 from relay.ingress.data import DataLimits, DataReader
+from relay.ingress.proxy import SIGNATURE, HeaderReader, Proxied, ProxyError
 from relay.ingress.unwrapping import LineEnd
 from relay.sendmail import message as sendmail
 from relay.sendmail.failure import Failure
@@ -81,6 +83,28 @@ def commands(octets: bytes) -> Hashable:
     return tuple((verb, answer.code, answer.enhanced) for verb, answer in whole.replies[:12]), len(whole.messages)
 
 
+def proxy_headers(octets: bytes) -> Hashable:
+    """However it comes, a header says the same or is refused, and no octet behind it is touched."""
+    outcomes = []
+    for most in (1 << 16, 1 + len(octets) % 7, 1):
+        reader, position, outcome = HeaderReader(), 0, None
+        try:
+            while outcome is None and position < len(octets):
+                assert reader.wants > 0, "it waits for nothing"
+                step = octets[position : position + min(reader.wants, most)]
+                position += len(step)
+                outcome = reader.feed(step)
+            outcomes.append((outcome, position if outcome else 0))
+        except ProxyError:
+            outcomes.append(("none", 0))
+    assert outcomes[0] == outcomes[1] == outcomes[2], "cuts make a difference"
+    outcome, position = outcomes[0]
+    if not isinstance(outcome, Proxied):
+        return outcome
+    assert octets.startswith((SIGNATURE, b"PROXY ")), "a header is none"
+    return outcome.client and outcome.client[0].version, min(position, 64)
+
+
 def paths(octets: bytes) -> Hashable:
     """An address is read the same on the short way as on the long one, and reads the same when it is written out."""
     argument = octets.decode("latin-1")
@@ -113,7 +137,7 @@ def data(octets: bytes) -> Hashable:
     """Content, its end and its measures are those of the model, in sessions of either kind, however they are cut."""
     kinds = []
     for line_end in LineEnd:
-        expected = models.data(octets, line_end.octets)
+        expected = models.data(octets, line_end.octets, without_nul=True)
         for sizes in (WHOLE, cuts(octets)):
             reader = DataReader(LIMITS, line_end)
             rest = b""
@@ -132,11 +156,13 @@ def data(octets: bytes) -> Hashable:
 
 
 def _same(reader: DataReader, expected: models.Data) -> Hashable:
-    too_much = len(expected.content) > LIMITS.message_size or expected.longest_line > LIMITS.line_length
+    too_much = len(expected.content) + expected.nuls > LIMITS.message_size or expected.longest_line > LIMITS.line_length
     kinds = {
         Tolerance.BARE_LF: expected.bare_lf,
         Tolerance.LONE_CR: expected.lone_cr,
         Tolerance.LONG_LINE: expected.longest_line > MAX_LINE,
+        Tolerance.NUL: expected.nuls > 0,
+        Tolerance.EIGHT_BIT: not expected.content.isascii(),
     }
     assert reader.tolerances == {kind for kind, shown in kinds.items() if shown}, "other things are forgiven"
     assert (reader.refusal is not None) == too_much, "it is refused for nothing, or not"
@@ -303,7 +329,7 @@ def settings(octets: bytes) -> Hashable:
     text = octets.decode("latin-1")
     kinds = []
     for parse in (
-        config.TcpAddress.parse,
+        listening.parse_listener_address,
         config.parse_network,
         config.parse_domain,
         config.parse_host,
@@ -353,5 +379,6 @@ TARGETS = [
         share=3,
         longest=2500,
     ),
+    Target("proxy", proxy_headers, seeds.PROXIED, seeds.PROXY, share=4, longest=600),
     Target("settings", settings, [b"localhost:2525", b"*@example.com"], seeds.SETTINGS, share=4),
 ]
