@@ -7,7 +7,7 @@ from relay.core.reply import Reply
 
 MAX_ERRORS: Final = 20  # refused commands since the last message, as Postfix's smtpd_hard_error_limit
 MAX_IDLE_COMMANDS: Final = 100  # commands that carry no mail since the last message
-MAX_REFUSED_RECIPIENTS: Final = 10_000  # since the last message: a long list, and nobody waits for the end of a longer
+MAX_REFUSED_RECIPIENTS: Final = 100_000  # since the last message: a long list, and nobody waits for the end of a longer
 MAX_PUT_OFF: Final = 100  # commands since the last message that were told to come later, and came at once
 MAX_AUTH_FAILURES: Final = 3
 

@@ -6,7 +6,7 @@ from relay.core import reply
 from relay.ingress.patience import Patience
 
 
-def last_straw(act, *, most: int = 20_000) -> int:
+def last_straw(act, *, most: int = 200_000) -> int:
     """How often it takes to be too often."""
     return next(number for number in range(1, most) if act())
 
@@ -18,8 +18,8 @@ def last_straw(act, *, most: int = 20_000) -> int:
         ("MAIL", reply.MAIL_SYNTAX, 20),
         ("MAIL", reply.too_many_messages("app", 1, "minute", 3), 100),
         ("AUTH", reply.auth_unavailable("no route"), 100),
-        ("RCPT", reply.too_many_recipients(1000), 10_001),
-        ("RCPT", reply.NULL_RECIPIENT, 10_001),
+        ("RCPT", reply.too_many_recipients(1000), 100_001),
+        ("RCPT", reply.NULL_RECIPIENT, 100_001),
     ],
 )
 def test_refusals_add_up(verb, answer, times):
