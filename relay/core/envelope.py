@@ -6,7 +6,6 @@ address) and kind where it would not: white space after the colon, no brackets a
 """
 
 import re
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from relay.core import reply
@@ -33,8 +32,7 @@ class InternationalAddress(PathError):
     """An address with octets outside ASCII, which only SMTPUTF8 (RFC 6531) could carry."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """A mailbox as it was written: `local` may be a quoted string, `domain` may be an address literal."""
 
     local: str
@@ -63,8 +61,7 @@ class Address:
         return cls(local[0], domain)
 
 
-@dataclass(frozen=True, slots=True)
-class ReversePath:
+class ReversePath(NamedTuple):
     """MAIL FROM: an address, or null (`<>`) for mail that must never be answered (RFC 5321 §4.5.5)."""
 
     address: Address | None
@@ -77,8 +74,7 @@ class ReversePath:
         return "" if self.address is None else str(self.address)
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(NamedTuple):
     """RCPT TO: a forward-path with the DSN parameters it came with (RFC 3461), kept verbatim."""
 
     address: Address
@@ -89,8 +85,7 @@ class Recipient:
         return str(self.address)
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """Who sends to whom. `body` is "7BIT" or "8BITMIME" as declared, None when MAIL said nothing."""
 
     reverse_path: ReversePath

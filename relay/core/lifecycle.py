@@ -18,7 +18,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.core.outcome import (
     Ambiguous,
@@ -161,8 +161,7 @@ def blames_message(outcome: Outcome) -> bool:
     return fact.phase in _TRANSACTION
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """One recipient after an attempt. `number` is its place in the envelope, `outcome` as logs name it."""
 
     number: int
@@ -173,8 +172,7 @@ class Verdict:
     message_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What an attempt changes about a message. `delay`: seconds until it is due again, where it is deferred."""
 
     event: Event

@@ -1,7 +1,7 @@
 """Under whose name a message travels: what is promised by name, and what is presented on the wire."""
 
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from relay.core.secret import Secret
@@ -11,8 +11,7 @@ SUFFIX: Final = ":X-MSYS-SUBACCOUNT="  # between a user name and its subaccount 
 PASSTHROUGH: Final = "passthrough"  # the label of a key that the application presents itself
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(NamedTuple):
     """Names only, no secret: the identity a message matched and the credential and subaccount that follow from it."""
 
     identity: str
@@ -33,8 +32,7 @@ class Terms:
     max_age: float
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """One SparkPost service: a host and its ports in order of preference."""
 
     host: str
@@ -53,8 +51,7 @@ class Endpoint:
         return f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
+class Login(NamedTuple):
     """The complete login of an upstream session. Sessions are shared within one login and never between two.
 
     Equality covers target, user name and key, so a rotated key is another login; `credential` is its label for people.
@@ -72,7 +69,7 @@ class Login:
 def bare(login: Login) -> Login:
     """The login of the same key without a subaccount; it stands for the key."""
     base, suffix, _ = login.username.partition(SUFFIX)
-    return replace(login, username=base) if suffix else login
+    return login._replace(username=base) if suffix else login
 
 
 def origin(url: str) -> str:

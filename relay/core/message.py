@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from relay.core.envelope import Envelope
 
@@ -40,8 +40,7 @@ class MemoryBody:
         """Nothing is held open."""
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """The octets between DATA and the final dot, un-stuffed, every line ended by CRLF.
 
     `header` is the header section without the empty line that ends it; `body` begins with that empty line where there
@@ -69,8 +68,7 @@ class Content:
         self.body.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """What one transaction brought: `queue_id` is our name for it in replies, logs and the Received line."""
 
     queue_id: str

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from relay.core.envelope import Recipient
 from relay.core.lifecycle import Event, State
@@ -13,8 +13,7 @@ from relay.core.reply import Reply
 from relay.core.spooled import Claimed, Deposit, Entry, Lane, Page, Record, Stats
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptReport:
+class AttemptReport(NamedTuple):
     """What one attempt came to: one outcome for each recipient, in the order they were given.
 
     `endpoint` is where the transaction took place ("host:port", or "https://host"), None when no session came about;
@@ -27,8 +26,7 @@ class AttemptReport:
     transaction_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Bearer:
+class Bearer(NamedTuple):
     """On whose behalf a message is to be sent: the promise by name, the login it resolves to now, and its terms."""
 
     assignment: Assignment

@@ -6,6 +6,7 @@ these stand for is looked up anew at each attempt (design, section 1, rule 4).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from relay.core.envelope import Recipient
 from relay.core.lifecycle import ENDED, Fate, Settlement, State, after
@@ -32,8 +33,7 @@ class UnknownMessage(LookupError):
         super().__init__(f"there is no message {queue_id} in the spool")
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
+class Lane(NamedTuple):
     """All mail that travels under one login: what is held back and let go together."""
 
     credential: str
@@ -44,8 +44,7 @@ class Lane:
         return cls(assignment.credential, assignment.subaccount)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What is written after an attempt, in one transaction: the settlement, where it took place, and the DSN it led to.
 
     `notice` is stored as a message of its own together with the rest, so a failure is told exactly once.
@@ -56,8 +55,7 @@ class Record:
     notice: "Deposit | None" = None
 
 
-@dataclass(frozen=True, slots=True)
-class Deposit:
+class Deposit(NamedTuple):
     """A message to be stored.
 
     `received` is the time by the clock on the wall, `max_age` (seconds) its life from now. `claimed`: the depositor
@@ -77,8 +75,7 @@ class Deposit:
         return self.record is not None and after(State.ACTIVE, self.record.settlement.event) in ENDED
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A message that is ours to attempt. `pending` are the numbers of the recipients that still wait.
 
     `age_left` is in seconds at the time of the claim; `failed_before`: another recipient has already failed for good.

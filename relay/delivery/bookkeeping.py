@@ -50,7 +50,7 @@ class Bookkeeper:
             if verdict.fate is Fate.BOUNCED:
                 _tell(events.QUEUE_BOUNCED, message, identity, verdict)
             elif verdict.fate is Fate.EXPIRED:
-                self._metrics.messages.labels(identity, "expired").inc()
+                self._metrics.messages.count(identity, "expired")
                 _tell(events.QUEUE_EXPIRED, message, identity, verdict)
         if settlement.event is Event.DEFER:
             log.warning(

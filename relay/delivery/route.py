@@ -69,7 +69,7 @@ class Route:
             report = await self._attempt(message, recipients, bearer.login, effort)
             self._metrics.attempt_seconds.observe(self._clock.monotonic() - started)
         for recipient, outcome in report.outcomes:
-            self._metrics.messages.labels(bearer.assignment.identity, outcome.name).inc()
+            self._metrics.messages.count(bearer.assignment.identity, outcome.name)
             self._tell(message, bearer, recipient, outcome, report)
         return report
 
@@ -87,7 +87,7 @@ class Route:
         if rest < LEAST_PATIENCE or not (_found_blocked(report) and self._https_is_open(login)):
             return report
         report = await self._over_https(message, recipients, login, replace(effort, patience=rest))
-        return replace(report, connect_seconds=report.connect_seconds + took)
+        return report._replace(connect_seconds=report.connect_seconds + took)
 
     def _https_is_open(self, login: Login) -> bool:
         return self._circuits.by_https(login) and self._circuits.blocked(login) is None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
+import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
@@ -143,9 +144,8 @@ def configure(*, form: str, level: str, addresses: str, stream: TextIO = sys.std
 
 def _json_line(style: Callable[[str], str] | None) -> Callable[[WrappedLogger, str, EventDict], str]:
     """An event to a line of JSON in one step: a processor for each part of it would cost a message as much as its
-    content does. What is no JSON shows itself by repr, which masks secrets.
+    content does.
     """
-    encode = json.JSONEncoder(default=repr).encode  # json.dumps would make an encoder for each line
 
     def render(logger: WrappedLogger, method: str, event: EventDict) -> str:
         event["level"] = method
@@ -154,9 +154,21 @@ def _json_line(style: Callable[[str], str] | None) -> Callable[[WrappedLogger, s
             _restyle_addresses(event, style)
         if "exc_info" in event:
             structlog.processors.format_exc_info(logger, method, event)
-        return encode(event)
+        return _encode(event)
 
     return render
+
+
+def _encode(event: EventDict) -> str:
+    """ASCII alone, and so one line for every reader. What is no JSON shows itself by repr, which masks secrets."""
+    try:
+        line = orjson.dumps(event, default=repr)
+    except TypeError:  # half a character, or a number beyond 64 bits
+        pass
+    else:
+        if line.isascii():
+            return line.decode()
+    return json.dumps(event, default=repr)
 
 
 def _restyle_addresses(event: EventDict, style: Callable[[str], str]) -> EventDict:

@@ -40,7 +40,7 @@ class Metrics:
         self.messages_received = self._tally(
             "messages_received", "Messages whose content came to its end.", "listener", "identity"
         )
-        self.messages = self._counter("messages", "Recipients served, by what became of them.", "identity", "outcome")
+        self.messages = self._tally("messages", "Recipients served, by what became of them.", "identity", "outcome")
         self.replies = self._tally("replies", "Replies given to clients, by code.", "code")
         self.attempt_seconds = Histogram(
             "attempt_seconds",

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, Self
 
@@ -57,7 +56,9 @@ class Credentials:
     def login_of(self, credential: str, subaccount: int | None) -> Login | None:
         """A credential's login for a subaccount; None if there is no such credential."""
         bare = self._logins.get(credential)
-        return None if bare is None else replace(bare, username=username_for(bare.username, subaccount))
+        if bare is None or subaccount is None:
+            return bare
+        return bare._replace(username=username_for(bare.username, subaccount))
 
     def api_url(self, login: Login) -> str | None:
         """The HTTP API of the account that a login belongs to; None for a host of its own without a named API."""
@@ -69,7 +70,7 @@ class Credentials:
         bare = self._logins[credential]
         if bare.key == key:
             return False
-        self._logins[credential] = replace(bare, key=key)
+        self._logins[credential] = bare._replace(key=key)
         return True
 
     def current(self, login: Login) -> bool:

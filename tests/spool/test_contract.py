@@ -1,7 +1,5 @@
 """What `core.ports.Spool` and `core.ports.Archive` promise, kept by the spool on the disk and by its twin in memory."""
 
-from dataclasses import replace
-
 import pytest
 
 from relay.core.lifecycle import LEASE, Event, Fate, IllegalTransition, State
@@ -46,7 +44,7 @@ async def test_what_is_put_comes_out_as_it_was(home: Home, body: bytes) -> None:
 
 
 async def test_a_null_reverse_path_stays_null(home: Home) -> None:
-    put = replace(deposit("Q1"), message=message("Q1", null_sender=True))
+    put = deposit("Q1")._replace(message=message("Q1", null_sender=True))
     await home.spool.put(put)
 
     (claim,) = (await home.spool.claim(1)).claims
@@ -193,7 +191,7 @@ async def test_a_deferred_message_comes_round_when_its_wait_is_over(home: Home) 
 async def test_a_deferral_that_is_not_the_messages_fault_counts_no_attempt(home: Home) -> None:
     await home.spool.put(deposit("Q1", claimed=True))
     plain = deferred(delay=0)
-    await home.spool.record("Q1", replace(plain, settlement=replace(plain.settlement, counted=False)))
+    await home.spool.record("Q1", plain._replace(settlement=plain.settlement._replace(counted=False)))
 
     assert (await home.spool.entry("Q1")).attempts == 0
     assert len((await home.spool.entry("Q1")).history) == 1
@@ -202,7 +200,7 @@ async def test_a_deferral_that_is_not_the_messages_fault_counts_no_attempt(home:
 async def test_an_ambiguous_attempt_marks_the_message(home: Home) -> None:
     await home.spool.put(deposit("Q1", claimed=True))
     plain = deferred(delay=0)
-    await home.spool.record("Q1", replace(plain, settlement=replace(plain.settlement, ambiguous=True)))
+    await home.spool.record("Q1", plain._replace(settlement=plain.settlement._replace(ambiguous=True)))
 
     assert (await home.spool.entry("Q1")).maybe_twice
 
@@ -574,9 +572,9 @@ async def test_what_was_kept_long_enough_goes(home: Home) -> None:
 
 async def test_the_stats_count_by_state_and_know_the_oldest(home: Home) -> None:
     await home.spool.put(deposit("Q1", record=delivered()))
-    await home.spool.put(replace(deposit("Q2"), received=home.clock.now()))
+    await home.spool.put(deposit("Q2")._replace(received=home.clock.now()))
     home.clock.advance(70)
-    await home.spool.put(replace(deposit("Q3", claimed=True), received=home.clock.now()))
+    await home.spool.put(deposit("Q3", claimed=True)._replace(received=home.clock.now()))
 
     stats = await home.spool.stats()
 
@@ -605,8 +603,8 @@ async def test_pages_follow_one_another_in_the_order_of_arrival(home: Home) -> N
 
 @pytest.mark.parametrize("words", ["q1", "B1@example", "SHOP", "later", "a@EXAMPLE.com", "it was said"])
 async def test_a_search_looks_at_ids_addresses_identities_and_replies(home: Home, words: str) -> None:
-    other = replace(deposit("Z8"), assignment=Assignment("till", "default", None))
-    await home.spool.put(replace(other, message=message("Z8", null_sender=True)))
+    other = deposit("Z8")._replace(assignment=Assignment("till", "default", None))
+    await home.spool.put(other._replace(message=message("Z8", null_sender=True)))
     await home.spool.put(deposit("Q1", recipients=2, record=deferred(2)))
 
     page = await home.spool.page(search=words, limit=1000)

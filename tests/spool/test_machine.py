@@ -37,7 +37,7 @@ def _record(fates: list[Fate], held: bool, expired: bool, counted: bool, delay: 
     else:
         event = Event.DELIVER if set(fates) <= {Fate.DELIVERED} else Event.FAIL
     plain = record(event, *fates, delay=delay)
-    return replace(plain, settlement=replace(plain.settlement, counted=counted, ambiguous=not counted))
+    return plain._replace(settlement=plain.settlement._replace(counted=counted, ambiguous=not counted))
 
 
 class Spools(RuleBasedStateMachine):
@@ -133,7 +133,7 @@ class Spools(RuleBasedStateMachine):
         if notice and queue_id in self._known:
             self._number += 1
             notice_id = f"N{self._number:05}"
-            what = replace(what, notice=deposit(notice_id))
+            what = what._replace(notice=deposit(notice_id))
             self._known[notice_id] = 1
         self._both(lambda spool: spool.record(queue_id, what))
         self._clock.advance(0.001)

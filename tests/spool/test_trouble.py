@@ -3,7 +3,6 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,15 +158,15 @@ async def test_nobody_suffers_for_a_neighbour_in_the_same_commit(sqlite: SqliteH
     await sqlite.spool.put(deposit("Q1"))
     spool = sqlite.spool
     strange = deposit("Q4", recipients=2)
-    unwritable = replace(strange.message.envelope.recipients[1], orcpt="rfc822;\ud800")
-    envelope = replace(strange.message.envelope, recipients=(strange.message.envelope.recipients[0], unwritable))
+    unwritable = strange.message.envelope.recipients[1]._replace(orcpt="rfc822;\ud800")
+    envelope = strange.message.envelope._replace(recipients=(strange.message.envelope.recipients[0], unwritable))
 
     results = await asyncio.gather(
         spool.put(deposit("Q2", body=LARGE)),
         spool.put(deposit("Q1")),
         spool.record("Q9", delivered()),
         spool.act("Q1", Event.RELEASE),
-        spool.put(replace(strange, message=replace(strange.message, envelope=envelope))),
+        spool.put(strange._replace(message=strange.message._replace(envelope=envelope))),
         spool.put(deposit("Q3")),
         return_exceptions=True,
     )
@@ -296,9 +295,8 @@ async def test_a_put_whose_content_is_closed_when_it_is_cancelled_stores_no_part
             self._octets = None
 
     async def put(number: int) -> None:
-        new = deposit(f"Q{number}")
-        body = Closing()
-        object.__setattr__(new.message.content, "body", body)
+        new, body = deposit(f"Q{number}"), Closing()
+        new = new._replace(message=new.message._replace(content=new.message.content._replace(body=body)))
         try:
             await sqlite.spool.put(new)
         finally:

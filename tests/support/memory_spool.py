@@ -103,7 +103,7 @@ class MemorySpool:
         body = MemoryBody(b"".join(content.body.chunks()))
         item = _Item(
             deposit=deposit,
-            content=None if deposit.ended else replace(content, body=body),
+            content=None if deposit.ended else content._replace(body=body),
             state=State.ACTIVE if attempted else State.QUEUED,
             assignment=deposit.assignment,
             due=now,
@@ -160,7 +160,7 @@ class MemorySpool:
     def _claim(item: _Item, now: float) -> Claim:
         assert item.content is not None
         return Claim(
-            message=replace(item.deposit.message, content=item.content),
+            message=item.deposit.message._replace(content=item.content),
             assignment=item.assignment,
             pending=tuple(number for number, fate in enumerate(item.fates) if fate is Fate.PENDING),
             attempts=item.attempts,

@@ -4,7 +4,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 
@@ -168,9 +167,9 @@ async def test_large_mail_is_not_heaped_up_in_memory(
     queue: DeliveryQueue, spool: Spool, courier: Courier, clock: HandClock
 ) -> None:
     large = message("QLARGE").content
-    large = replace(large, body=MemoryBody(bytes(window.OCTETS // 4)))
+    large = large._replace(body=MemoryBody(bytes(window.OCTETS // 4)))
     for queue_id in numbered(12):
-        await queue.keep(replace(message(queue_id), content=large), BEARER)
+        await queue.keep(message(queue_id)._replace(content=large), BEARER)
     await clock.settle()
     held = [queue_id for queue_id, state in (await states(spool)).items() if state is State.ACTIVE]
     assert held[:3] == numbered(3)
@@ -232,7 +231,7 @@ async def test_a_bounce_message_leaves_at_once(
 async def test_new_mail_of_one_login_does_not_wait_for_all_of_another(
     queue: DeliveryQueue, spool: Spool, courier: Courier, clock: HandClock
 ) -> None:
-    other = replace(BEARER, assignment=replace(ASSIGNMENT, subaccount=7))
+    other = BEARER._replace(assignment=ASSIGNMENT._replace(subaccount=7))
     for queue_id in numbered(100):
         await queue.keep(message(queue_id), BEARER)
     for queue_id in ("R1", "R2"):

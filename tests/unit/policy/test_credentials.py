@@ -1,7 +1,5 @@
 """What a credential's name stands for, before and after its key has changed."""
 
-from dataclasses import replace
-
 import pytest
 
 from relay.config import Config
@@ -58,8 +56,8 @@ def test_a_login_of_a_credential_that_is_not_configured_is_not_current(credentia
     """Nor is one for another host."""
     known = login(credentials, "default")
 
-    assert not credentials.current(replace(known, credential="gone"))
-    assert not credentials.current(replace(known, target=EU))
+    assert not credentials.current(known._replace(credential="gone"))
+    assert not credentials.current(known._replace(target=EU))
 
 
 def test_an_applications_own_key_is_always_current(credentials: Credentials) -> None:
