@@ -165,6 +165,8 @@ class Circuits:
         if login.credential == PASSTHROUGH:
             return
         outcomes = tuple(outcomes)
+        if self.all_open and not self._against and all(isinstance(outcome, Delivered) for outcome in outcomes):
+            return  # the common case: nothing to be closed, nothing to be opened
         if self._held_back(login) is None:
             if any(isinstance(outcome, Delivered) for outcome in outcomes):
                 self._over_quota.end(bare(login))

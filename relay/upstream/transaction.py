@@ -90,32 +90,29 @@ class Transaction:
         if self._leaving:
             return self._left(reply)
         phase = self.phase
-        answer = Answer(phase, reply)
-        if reply.code == _CLOSING:
-            return self._end(answer)
-        if reply.positive and reply.code not in ADMITTED[phase]:
-            self.confused = True
-            text = f"{reply.code} is no answer to {phase.value.upper()}"
-            return self._end(Failure(phase, FailureKind.PROTOCOL, text))
-        self._note(answer)
+        if reply.code not in ADMITTED[phase]:
+            if reply.code == _CLOSING:
+                return self._end(Answer(phase, reply))
+            if reply.positive:
+                self.confused = True
+                text = f"{reply.code} is no answer to {phase.value.upper()}"
+                return self._end(Failure(phase, FailureKind.PROTOCOL, text))
+            self._refused(Answer(phase, reply))
+        if phase is Phase.DATA:
+            self._data = reply
         self._heard += 1
         if self._heard < self._said:
             return Move.LISTEN
         return self._onward()
 
-    def _note(self, answer: Answer) -> None:
-        reply = answer.reply
+    def _refused(self, answer: Answer) -> None:
         match answer.phase:
-            case Phase.MAIL if reply.code != 250:
+            case Phase.MAIL:
                 self.facts = [answer] * len(self.facts)
-            case Phase.RCPT if reply.code >= 400 and self.facts[self._heard - 1] is None:
-                self.facts[self._heard - 1] = answer
-            case Phase.DATA:
-                self._data = reply
-                if reply.code != 354:
-                    self.facts = [fact or answer for fact in self.facts]
+            case Phase.RCPT:
+                self.facts[self._heard - 1] = self.facts[self._heard - 1] or answer
             case _:
-                pass
+                self.fail(answer)
 
     def _onward(self) -> Move:
         """All that was said has been answered."""
