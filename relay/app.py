@@ -5,15 +5,12 @@ and attempts come to their end within `drain_timeout`, then the upstream session
 """
 
 import asyncio
-import gc
 import os
-import signal
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
 import structlog
 
-from relay import __version__
 from relay.admin.desk import Desk
 from relay.admin.http import AdminServer
 from relay.admin.messages import Messages
@@ -21,7 +18,7 @@ from relay.admin.overview import Listening, Overview, Phase, PortsInUse
 from relay.admin.pages import Pages
 from relay.admin.sockets import socket_path
 from relay.clock import SystemClock
-from relay.config import Config, Loaded
+from relay.config import Config
 from relay.config import Listener as ListenerConfig
 from relay.config.problems import Path
 from relay.config.rotation import KeyFiles
@@ -53,7 +50,6 @@ from relay.ingress.steps import DialogueSettings
 from relay.ingress.transaction import EnvelopeLimits
 from relay.observe import log as events
 from relay.observe.metrics import Metrics
-from relay.observe.notify import Notifier
 from relay.policy.credentials import Credentials
 from relay.policy.identity import Decision, Identities
 from relay.policy.rates import Quotas
@@ -72,7 +68,6 @@ from relay.upstream.timeouts import HandshakeTimeouts, SessionTimeouts
 
 log = structlog.get_logger()
 
-EX_SOFTWARE: Final = 70  # sysexits(3): a defect of the relay itself has ended it
 KEY_FILES_INTERVAL: Final = 1.0  # seconds between looks at the files that hold API keys
 
 
@@ -382,50 +377,3 @@ def build_https(config: Config, credentials: Credentials) -> HttpChannel:
         connections=upstream.connections,
         connect_seconds=upstream.timeouts.connect,
     )
-
-
-def _spare_the_collector() -> None:
-    """Have the cyclic collector look at mail, not at the program.
-
-    What has been imported and built by now stays until the end: some hundred thousand objects, to be walked through
-    again and again. A message leaves no cycles behind and a connection only small ones, so what is collected seldom
-    comes to a few megabytes. At the defaults, collecting was a tenth of the CPU time of a small message.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
-
-
-async def run(loaded: Loaded) -> int:
-    """Run a relay until SIGTERM or SIGINT; the exit status.
-
-    Raises SpoolUnusable, SpoolInUse, BindError if a listener cannot be opened, AdminUnavailable for the admin server.
-    """
-    config = loaded.config
-    events.configure(form=config.log.format, level=config.log.level, addresses=config.log.addresses, for_good=True)
-    notifier = Notifier()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    relay = Relay(config, loaded.references)
-    await relay.start()
-    listening = {one.name: one.places for one in relay.listeners}
-    log.info(
-        events.RELAY_STARTED,
-        version=__version__,
-        listeners=listening,
-        admin=relay.admin.addresses if relay.admin is not None else [],
-        upstream=config.upstream.host,
-        spool=config.spool.url,
-    )
-    _spare_the_collector()
-    notifier.ready(f"listening on {', '.join(address for some in listening.values() for address in some)}")
-    waits = [asyncio.ensure_future(event.wait()) for event in (stop, relay.failed)]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()
-    log.info(events.RELAY_STOPPING, drain_timeout=config.drain_timeout)
-    notifier.stopping()
-    await relay.stop()
-    log.info(events.RELAY_STOPPED)
-    return EX_SOFTWARE if relay.failed.is_set() else 0

@@ -67,9 +67,9 @@ def serve(config: ConfigOption = None) -> None:
     """
     _import_structlog()
     from relay.admin.sockets import AdminUnavailable
-    from relay.app import run
     from relay.ingress.body import scratch_problem
     from relay.ingress.doors import BindError
+    from relay.serve import run
     from relay.spool.database import SpoolUnusable
     from relay.spool.lock import SpoolInUse
 
