@@ -137,6 +137,7 @@ class Connection(asyncio.Protocol):
                     self._resume()
             case Then.START_TLS:
                 self._state = _State.BUSY
+                transport.pause_reading()  # the ClientHello is for TLS to read
                 self._handshake = self._loop.create_task(self._start_tls(transport))
             case Then.CLOSE:
                 self._state = _State.DEAF

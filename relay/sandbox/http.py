@@ -170,6 +170,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.abort()
         elif self._context is not None:
             self._busy = True
+            self._transport.pause_reading()  # the ClientHello is for TLS to read
             self._handshake = self._loop.create_task(self._start_tls(self._transport, self._context))
 
     async def _start_tls(self, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
