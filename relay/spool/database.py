@@ -3,13 +3,19 @@
 import contextlib
 import os
 import sqlite3
+from collections.abc import Sequence
+from functools import cache
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 APPLICATION_ID: Final = 0x53505259  # "SPRY"; tells our files from other people's
 BUSY_SECONDS: Final = 2.0  # for a lock of somebody else's, such as a backup's
 LOG_LIMIT: Final = 64 * 1024 * 1024  # octets of the write-ahead log that are kept when it begins anew
+
+Row = tuple[object, ...]
+_TOGETHER: Final = 16  # rows in one statement at most: each number of them is a statement to be compiled, and kept
 
 _MIGRATIONS: Final = sorted(
     (int(entry.name.partition("-")[0]), entry.read_text())
@@ -65,6 +71,27 @@ def checkpoint(connection: sqlite3.Connection) -> None:
     busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
         raise sqlite3.OperationalError("the database is in use, and its log cannot be made safe")
+
+
+def execute_together(connection: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> list[sqlite3.Cursor]:
+    """Run a statement on many rows, which stand for `{values}` in it; as many times as their number makes necessary.
+
+    Not `executemany`: that takes a step for each row, and with each step the thread goes to the end of the queue for
+    the interpreter's lock. What is in the rows is best of SQLite's own types: for others, such as an enumeration's,
+    the module looks for an adapter each time.
+    """
+    cursors = []
+    for first in range(0, len(rows), _TOGETHER):
+        some = rows[first : first + _TOGETHER]
+        values = tuple(chain.from_iterable(some))
+        cursors.append(connection.execute(_with_values(statement, len(some[0]), len(some)), values))
+    return cursors
+
+
+@cache
+def _with_values(statement: str, columns: int, rows: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return statement.format(values=f"VALUES {', '.join([row] * rows)}")
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:

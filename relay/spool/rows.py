@@ -6,20 +6,21 @@ Times without a name are on the spool's clock; `wall` is by the clock on the wal
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
-from relay.core.lifecycle import ENDED, LEASE, TRANSITIONS, Event, Fate, State, Verdict, after
+from relay.core.lifecycle import ENDED, LEASE, TRANSITIONS, Event, Fate, Settlement, State, after
 from relay.core.login import Assignment
 from relay.core.spooled import Deposit, Lane, Record, UnknownMessage
 from relay.spool.content import INLINE_LIMIT
+from relay.spool.database import Row, execute_together
 
 _FINAL: Final = (Fate.DELIVERED, Fate.BOUNCED, Fate.EXPIRED)
 # What of an attempt gives way to what the operator wanted meanwhile.
 _OVERRULED: Final = {Event.HOLD: (Event.DEFER, Event.HOLD), Event.DELETE: (Event.DEFER, Event.HOLD, Event.FAIL)}
+
+_DROP_CONTENT: Final = "DELETE FROM content WHERE message IN ({values})"
 
 HELD_BY_OPERATOR: Final = "held by the operator"
 RELEASED: Final = "released by the operator"
@@ -42,6 +43,32 @@ class Stored:
     crc: int
 
 
+class Arrival(NamedTuple):
+    """A message to be stored, at a moment."""
+
+    deposit: Deposit
+    stored: Stored
+    now: Now
+
+
+class Report(NamedTuple):
+    """What an attempt at a message came to, at a moment."""
+
+    queue_id: str
+    what: Record
+    now: Now
+
+
+class _Known(NamedTuple):
+    """What there is of a message when an attempt at it is written down."""
+
+    row: int
+    state: State
+    wish: str | None
+    tries: int
+    in_a_file: bool  # its content
+
+
 @dataclass(frozen=True, slots=True)
 class Purged:
     """How many messages were removed, and those whose files of content nobody needs."""
@@ -62,48 +89,62 @@ def inline(deposit: Deposit) -> Stored:
     return Stored(body, zlib.crc32(body, zlib.crc32(content.header)))
 
 
-def insert(connection: sqlite3.Connection, deposit: Deposit, stored: Stored, now: Now) -> None:
-    """Store a message, with what an attempt has already come to."""
-    message, assignment = deposit.message, deposit.assignment
-    envelope, content = message.envelope, message.content
-    attempted = deposit.claimed or deposit.record is not None
-    row = connection.execute(
+def insert(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> list[None]:
+    """Store messages, with what an attempt has already come to."""
+    lanes: dict[tuple[str, int | None], int] = {}
+    messages: list[Row] = []
+    for deposit, _, now in arrivals:
+        login = deposit.assignment.credential, deposit.assignment.subaccount
+        if login not in lanes:
+            lanes[login] = _lane(connection, Lane(*login))
+        messages.append(_message(deposit, lanes[login], now))
+    last = execute_together(
+        connection,
         "INSERT INTO message (queue_id, state, lane, identity, reverse_path, body_type, ret, envid, size, longest_line,"
-        " eight_bit, received, expires, max_age, due, lease) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            message.queue_id,
-            State.ACTIVE if attempted else State.QUEUED,
-            _lane(connection, Lane.of(assignment)),
-            assignment.identity,
-            str(envelope.reverse_path),
-            envelope.body,
-            envelope.ret,
-            envelope.envid,
-            content.size,
-            content.longest_line,
-            content.eight_bit,
-            deposit.received,
-            now.spool + deposit.max_age,
-            deposit.max_age,
-            now.spool,
-            now.spool + LEASE if attempted else None,
-        ),
-    ).lastrowid
-    assert row is not None
-    connection.executemany(
-        "INSERT INTO recipient (message, number, address, notify, orcpt) VALUES (?, ?, ?, ?, ?)",
-        [
-            (row, number, str(recipient), recipient.notify, recipient.orcpt)
-            for number, recipient in enumerate(envelope.recipients)
-        ],
+        " eight_bit, received, expires, max_age, due, lease) {values}",
+        messages,
+    )[-1].lastrowid
+    assert last is not None
+    recipients: list[Row] = []
+    contents: list[Row] = []
+    reports: list[Report] = []
+    # A message's row is the one after the last there is, so these follow one another.
+    for row, (deposit, stored, now) in enumerate(arrivals, last - len(arrivals) + 1):
+        for number, recipient in enumerate(deposit.message.envelope.recipients):
+            recipients.append((row, number, str(recipient), recipient.notify, recipient.orcpt))
+        if deposit.record is not None:
+            reports.append(Report(deposit.message.queue_id, deposit.record, now))
+        if not deposit.ended:
+            content = deposit.message.content
+            contents.append((row, content.header, stored.body, content.body.size, stored.crc))
+    execute_together(connection, "INSERT INTO recipient (message, number, address, notify, orcpt) {values}", recipients)
+    execute_together(connection, "INSERT INTO content (message, header, body, length, crc) {values}", contents)
+    if reports:
+        record(connection, reports)
+    return [None] * len(arrivals)
+
+
+def _message(deposit: Deposit, lane: int, now: Now) -> Row:
+    message, envelope, content = deposit.message, deposit.message.envelope, deposit.message.content
+    attempted = deposit.claimed or deposit.record is not None
+    return (
+        message.queue_id,
+        str(State.ACTIVE if attempted else State.QUEUED),
+        lane,
+        deposit.assignment.identity,
+        str(envelope.reverse_path),
+        envelope.body,
+        envelope.ret,
+        envelope.envid,
+        content.size,
+        content.longest_line,
+        int(content.eight_bit),
+        deposit.received,
+        now.spool + deposit.max_age,
+        deposit.max_age,
+        now.spool,
+        now.spool + LEASE if attempted else None,
     )
-    if not deposit.ended:
-        connection.execute(
-            "INSERT INTO content (message, header, body, length, crc) VALUES (?, ?, ?, ?, ?)",
-            (row, content.header, stored.body, content.body.size, stored.crc),
-        )
-    if deposit.record is not None:
-        record(connection, message.queue_id, deposit.record, now)
 
 
 def _lane(connection: sqlite3.Connection, lane: Lane) -> int:
@@ -117,59 +158,130 @@ def _lane(connection: sqlite3.Connection, lane: Lane) -> int:
     return int(found[0])
 
 
-def record(connection: sqlite3.Connection, queue_id: str, what: Record, now: Now) -> bool:
-    """Write down what an attempt came to; True if that leaves a file of content that nobody needs."""
-    settlement = what.settlement
-    found = connection.execute("SELECT id, state, wish, tries FROM message WHERE queue_id = ?", (queue_id,)).fetchone()
-    if found is None:
-        raise UnknownMessage(queue_id)
-    row, state, wish, tries = found
-    _settle_recipients(connection, row, settlement.verdicts, now.wall)
-    _note_attempt(connection, row, tries + 1, what, now.wall)
-    if what.notice is not None and not _exists(connection, what.notice.message.queue_id):
-        insert(connection, what.notice, inline(what.notice), now)
+def record(connection: sqlite3.Connection, reports: Sequence[Report]) -> list[bool]:
+    """Write down what attempts came to; for each, True if that leaves a file of content that nobody needs."""
+    found = _found(connection, reports)
+    if len(found) < len(reports):
+        # Two about one message: what the first has changed is to be known when the second is judged.
+        return [file for report in reports for file in record(connection, [report])]
+    _settle_recipients(connection, reports, found)
+    _note_attempts(connection, reports, found)
+    _insert_notices(connection, reports)
+    moves: list[Row] = []
+    ended: list[Row] = []
+    files: list[bool] = []
+    for queue_id, what, now in reports:
+        known, settlement = found[queue_id], what.settlement
+        event, reason = _meaning(connection, known, settlement)
+        if event is None:
+            connection.execute("UPDATE message SET tries = tries + 1 WHERE id = ?", (known.row,))
+            files.append(False)
+            continue
+        state = after(known.state, event)
+        if state is State.DELETED:
+            _give_up_pending(connection, known.row, now)
+        if state in ENDED:
+            ended.append((known.row,))
+        files.append(known.in_a_file and state in ENDED)
+        moves.append(
+            (
+                known.row,
+                int(settlement.counted),
+                int(settlement.ambiguous),
+                now.spool + settlement.delay,
+                reason,
+                str(state),
+                _finished(state, now),
+            )
+        )
+    execute_together(
+        connection,
+        "UPDATE message SET tries = tries + 1, attempts = attempts + column2, maybe_twice = maybe_twice OR column3,"
+        " due = column4, reason = column5, state = column6, finished = column7, lease = NULL, wish = NULL"
+        " FROM ({values}) WHERE id = column1",
+        moves,
+    )
+    execute_together(connection, _DROP_CONTENT, ended)
+    return files
+
+
+def _found(connection: sqlite3.Connection, reports: Sequence[Report]) -> dict[str, _Known]:
+    """The messages of the reports, by queue id; raises UnknownMessage."""
+    # All in one row, for the reason that `execute_together` has.
+    cursors = execute_together(
+        connection,
+        "SELECT json_group_array(json_array(queue_id, id, state, wish, tries, EXISTS"
+        " (SELECT 1 FROM content WHERE message = message.id AND body IS NULL)))"
+        " FROM message WHERE queue_id IN ({values})",
+        [(report.queue_id,) for report in reports],
+    )
+    found = {
+        queue_id: _Known(row, State(state), wish, tries, bool(in_a_file))
+        for cursor in cursors
+        for queue_id, row, state, wish, tries, in_a_file in json.loads(cursor.fetchone()[0])
+    }
+    for report in reports:
+        if report.queue_id not in found:
+            raise UnknownMessage(report.queue_id)
+    return found
+
+
+def _meaning(connection: sqlite3.Connection, known: _Known, settlement: Settlement) -> tuple[Event | None, str | None]:
+    """What an attempt does to a message, and why; None where the message stays where it is."""
     event, reason = settlement.event, settlement.reason
-    if state != State.ACTIVE:
+    if known.state is not State.ACTIVE:
         # The claim was lost meanwhile. What SparkPost said for good stands; the schedule is whoever's has it now.
-        late = _outcome_of(connection, row)
-        if late is None or (State(state), late) not in TRANSITIONS:
-            connection.execute("UPDATE message SET tries = tries + 1 WHERE id = ?", (row,))
-            return False
-        event = late
-    elif wish is not None and event in _OVERRULED[Event(wish)]:
-        event, reason = Event(wish), HELD_BY_OPERATOR if wish == Event.HOLD else reason
-    connection.execute(
-        "UPDATE message SET tries = tries + 1, attempts = attempts + ?, maybe_twice = maybe_twice OR ?, due = ?,"
-        " reason = ? WHERE id = ?",
-        (settlement.counted, settlement.ambiguous, now.spool + settlement.delay, reason, row),
-    )
-    return move(connection, row, after(State(state), event), now)
+        late = _outcome_of(connection, known.row)
+        return (late if late is not None and (known.state, late) in TRANSITIONS else None), reason
+    if known.wish is not None and event in _OVERRULED[Event(known.wish)]:
+        return Event(known.wish), HELD_BY_OPERATOR if known.wish == Event.HOLD else reason
+    return event, reason
 
 
-def _settle_recipients(connection: sqlite3.Connection, row: int, verdicts: Sequence[Verdict], wall: float) -> None:
+def _settle_recipients(connection: sqlite3.Connection, reports: Sequence[Report], found: Mapping[str, _Known]) -> None:
     """What is final stands against what is not, and delivered against everything."""
-    connection.executemany(
-        "UPDATE recipient SET fate = ?, reply = ?, message_id = ?, settled = ? WHERE message = ? AND number = ?"
-        " AND (fate = 'pending' OR ? != 'pending' AND fate != 'delivered')",
-        [
-            (one.fate, one.reply, one.message_id, wall if one.fate in _FINAL else None, row, one.number, one.fate)
-            for one in verdicts
-        ],
+    settled: list[Row] = []
+    for queue_id, what, now in reports:
+        row = found[queue_id].row
+        for one in what.settlement.verdicts:
+            since = now.wall if one.fate in _FINAL else None
+            settled.append((row, one.number, str(one.fate), one.reply, one.message_id, since))
+    execute_together(
+        connection,
+        "UPDATE recipient SET fate = column3, reply = column4, message_id = column5, settled = column6"
+        " FROM ({values}) WHERE message = column1 AND number = column2"
+        " AND (fate = 'pending' OR column3 != 'pending' AND fate != 'delivered')",
+        settled,
     )
 
 
-def _note_attempt(connection: sqlite3.Connection, row: int, number: int, what: Record, wall: float) -> None:
+def _note_attempts(connection: sqlite3.Connection, reports: Sequence[Report], found: Mapping[str, _Known]) -> None:
     """The history: recipients that heard the same share a line."""
-    heard = attrgetter("outcome", "phase", "reply")
-    lines = groupby(sorted(what.settlement.verdicts, key=heard), key=heard)
-    connection.executemany(
-        "INSERT INTO attempt (message, number, line, at, endpoint, outcome, phase, reply, recipients)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (row, number, line, wall, what.endpoint, *said, json.dumps([one.number for one in verdicts]))
-            for line, (said, verdicts) in enumerate(lines)
-        ],
+    lines: list[Row] = []
+    for queue_id, what, now in reports:
+        known = found[queue_id]
+        heard: dict[tuple[str, str, str], list[int]] = {}
+        for one in what.settlement.verdicts:
+            heard.setdefault((one.outcome, one.phase, one.reply), []).append(one.number)
+        for line, (said, numbers) in enumerate(sorted(heard.items())):
+            # A list of numbers looks the same in JSON.
+            lines.append((known.row, known.tries + 1, line, now.wall, what.endpoint, *said, str(numbers)))
+    execute_together(
+        connection,
+        "INSERT INTO attempt (message, number, line, at, endpoint, outcome, phase, reply, recipients) {values}",
+        lines,
     )
+
+
+def _insert_notices(connection: sqlite3.Connection, reports: Sequence[Report]) -> None:
+    """The DSNs that are not there yet."""
+    notices = [
+        Arrival(what.notice, inline(what.notice), now)
+        for _, what, now in reports
+        if what.notice is not None and not _exists(connection, what.notice.message.queue_id)
+    ]
+    if notices:
+        insert(connection, notices)
 
 
 def _outcome_of(connection: sqlite3.Connection, row: int) -> Event | None:
@@ -182,19 +294,29 @@ def _outcome_of(connection: sqlite3.Connection, row: int) -> Event | None:
 
 def move(connection: sqlite3.Connection, row: int, state: State, now: Now) -> bool:
     """Into a state, with what belongs to it; True if that leaves a file of content that nobody needs."""
-    ended = state in ENDED
     connection.execute(
         "UPDATE message SET state = ?, finished = ?, lease = NULL, wish = NULL WHERE id = ?",
-        (state, now.spool if ended or state is State.FAILED else None, row),
+        (state, _finished(state, now), row),
     )
     if state is State.DELETED:
-        connection.execute(
-            "UPDATE recipient SET fate = 'deleted', settled = ? WHERE message = ? AND fate = 'pending'", (now.wall, row)
-        )
-    if not ended:
+        _give_up_pending(connection, row, now)
+    if state not in ENDED:
         return False
-    gone = connection.execute("DELETE FROM content WHERE message = ? RETURNING body IS NULL", (row,)).fetchone()
-    return gone is not None and bool(gone[0])
+    in_a_file = connection.execute("SELECT 1 FROM content WHERE message = ? AND body IS NULL", (row,)).fetchone()
+    execute_together(connection, _DROP_CONTENT, [(row,)])
+    return in_a_file is not None
+
+
+def _finished(state: State, now: Now) -> float | None:
+    """Since when a message that comes into this state has been finished."""
+    return now.spool if state in ENDED or state is State.FAILED else None
+
+
+def _give_up_pending(connection: sqlite3.Connection, row: int, now: Now) -> None:
+    """Recipients that wait will never get it."""
+    connection.execute(
+        "UPDATE recipient SET fate = 'deleted', settled = ? WHERE message = ? AND fate = 'pending'", (now.wall, row)
+    )
 
 
 def act(

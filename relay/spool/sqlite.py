@@ -41,7 +41,7 @@ from relay.spool.health import Health
 from relay.spool.lock import SpoolLock
 from relay.spool.reader import Reader
 from relay.spool.room import Room
-from relay.spool.rows import Now, Stored
+from relay.spool.rows import Arrival, Now, Report, Stored
 from relay.spool.writer import Writer, is_of_kind, unavailable_by
 
 log = structlog.get_logger()
@@ -193,7 +193,7 @@ class SqliteSpool:
         self._writer.ask()
         now = self._now()
         if not rows.in_a_file(deposit):
-            await self._writer.run(partial(rows.insert, deposit=deposit, stored=rows.inline(deposit), now=now))
+            await self._writer.join(rows.insert, Arrival(deposit, rows.inline(deposit), now))
             return
         crc = await self._put_file(deposit)
         # With the file whole, the rest needs nothing of the depositor's any more.
@@ -219,7 +219,7 @@ class SqliteSpool:
         """Commit what belongs to a file."""
         queue_id = deposit.message.queue_id
         try:
-            await self._writer.run(partial(rows.insert, deposit=deposit, stored=stored, now=now), sync=self._store.sync)
+            await self._writer.join(rows.insert, Arrival(deposit, stored, now), sync=self._store.sync)
         except SpoolUnavailable as error:
             if error.full or self._health.problem is None:
                 self._discard([queue_id])
@@ -295,9 +295,9 @@ class SqliteSpool:
         self._unused.difference_update(unused)
 
     async def record(self, queue_id: str, record: Record) -> None:
-        now = self._now()
-        await self._writer.run(
-            lambda connection: rows.record(connection, queue_id, record, now),
+        await self._writer.join(
+            rows.record,
+            Report(queue_id, record, self._now()),
             then=lambda gone: self._discard([queue_id] if gone else ()),
         )
 

@@ -1,13 +1,16 @@
 """The one that writes: a thread with the only connection that changes the spool.
 
-Whatever has come together while the last commit was on its way to the disk goes into the next one: no timer, one sync
-for all that wait. A caller goes on only when its change is on the disk. Loop and thread meet twice for each commit,
-when a group is handed over and when it is done, and not once for each operation: to meet costs more than an operation.
+Whatever has come together while the last commit was on its way to the disk goes into the next one, and what comes right
+behind it: no timer, one sync for all that wait. A caller goes on only when its change is on the disk. Loop and thread
+meet twice for each commit, when a group is handed over and when it is done, and not once for each operation: to meet
+costs more than an operation.
 
-An operation is a function of the connection. It may be run twice: when one of a group fails, the group is rolled back
-and done again with a savepoint before each, so that nobody suffers for a neighbour. After an error of the disk the
-database is closed and opened again, and the log is moved into the database, before anything else is promised: pages
-that a failed sync has left behind in memory look as if they were safe, and are not.
+An operation is a function of the connection, or an item for a batch, which does all of its kind in a group together:
+with each statement the thread goes to the end of the queue for the interpreter's lock, and beside a busy loop that is
+most of its price. Either may be run twice: when one of a group fails, the group is rolled back and done again one by
+one, with a savepoint before each, so that nobody suffers for a neighbour. After an error of the disk the database is
+closed and opened again, and the log is moved into the database, before anything else is promised: pages that a failed
+sync has left behind in memory look as if they were safe, and are not.
 """
 
 import asyncio
@@ -16,7 +19,7 @@ import errno
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -25,11 +28,15 @@ from relay.core.spooled import SpoolUnavailable
 from relay.spool.database import LOG_LIMIT, checkpoint, connect
 
 GROUP: Final = 256  # operations in one commit at most
+PASSES: Final = 6  # of the loop for which a group may grow, as long as each brings more
 BACKLOG: Final = 8192  # operations that may wait for the disk while more mail is taken in
+LOOK: Final = 16  # commits between two looks at the length of the log
 CLOSED: Final = "the spool is closed"
 
+Item = TypeVar("Item")
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
+Batch = Callable[[sqlite3.Connection, Sequence[Item]], Sequence[T]]  # items in their order, and a result for each
 Sync = Callable[[], None]
 Health = Callable[[str | None], None]
 
@@ -43,18 +50,13 @@ _ONE_FAULT: Final = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "S
 
 @dataclass(slots=True)
 class _Work:
-    """One operation that waits; `then` hears its result in the thread, once it is on the disk."""
+    """What waits, and what became of it; `then` hears the result in the thread, once it is on the disk."""
 
-    operation: Operation[Any]
+    batch: Batch[Any, Any]
+    item: Any
     sync: Sync | None
     then: Callable[[Any], None] | None
     future: "asyncio.Future[Any]"
-
-
-@dataclass(slots=True)
-class _Outcome:
-    """What became of an operation."""
-
     result: Any = None
     error: Exception | None = None
 
@@ -71,6 +73,7 @@ class Writer:
         self._connection: sqlite3.Connection | None = connect(path)
         self._file = _identity(path)
         self._problem: str | None = None
+        self._commits = 0
         self._closed = False
         self._waiting: list[_Work] = []
         self._busy = False  # a group is on its way, or about to be handed over
@@ -85,17 +88,24 @@ class Writer:
         if len(self._waiting) >= BACKLOG:
             raise SpoolUnavailable("the disk is slower than the mail that comes in")
 
-    async def run(
-        self, operation: Operation[T], *, sync: Sync | None = None, then: Callable[[T], None] | None = None
-    ) -> T:
-        """The operation's result, once it is on the disk; `sync` is called before the commit, once for all that ask.
+    async def run(self, operation: Operation[T], *, then: Callable[[T], None] | None = None) -> T:
+        """The operation's result, once it is on the disk. What was asked for before it is done before it.
 
         Raises SpoolUnavailable, and then nothing was done, or what the operation raises. Whoever is cancelled meanwhile
         does not stop it: it is done, `then` included, or not, as a whole.
         """
+        return await self.join(_alone, operation, then=then)
+
+    async def join(
+        self, batch: Batch[Item, T], item: Item, *, sync: Sync | None = None, then: Callable[[T], None] | None = None
+    ) -> T:
+        """The same for an item of a batch; `sync` is called before the commit, once for all that ask.
+
+        Where a group has several kinds, they are done in the order in which each is first asked for.
+        """
         if self._closed:
             raise SpoolUnavailable(CLOSED)
-        work = _Work(operation, sync, then, self._loop.create_future())
+        work = _Work(batch, item, sync, then, self._loop.create_future())
         self._waiting.append(work)
         self._hand_over_soon()
         # To cancel a future is nothing to the thread.
@@ -113,23 +123,30 @@ class Writer:
         """When whoever is about to run in the loop has had its say, unless a group is on its way."""
         if not self._busy:
             self._busy = True
-            self._loop.call_soon(self._hand_over)
+            self._loop.call_soon(self._hand_over, PASSES, 0)
 
-    def _hand_over(self) -> None:
-        """All that waits, up to a group; None after the last."""
+    def _hand_over(self, passes: int, before: int) -> None:
+        """All that waits, up to a group; None after the last.
+
+        Where there is more than `before`, in the last pass of the loop, the next may bring more still. It is worth that
+        short wait: much of the price of a commit is the same for one operation and for ten.
+        """
+        if passes and before < len(self._waiting) < GROUP and not self._closed:
+            self._loop.call_soon(self._hand_over, passes - 1, len(self._waiting))
+            return
         group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
         if group or self._closed:
             self._groups.put(group or None)
 
-    def _served(self, group: Sequence[_Work], outcomes: Sequence[_Outcome]) -> None:
+    def _served(self, group: Sequence[_Work]) -> None:
         """Tell everybody what became of their operation."""
-        for work, outcome in zip(group, outcomes, strict=True):
+        for work in group:
             if work.future.done():
                 continue
-            if outcome.error is None:
-                work.future.set_result(outcome.result)
+            if work.error is None:
+                work.future.set_result(work.result)
             else:
-                work.future.set_exception(outcome.error)
+                work.future.set_exception(work.error)
         self._busy = False
         if self._waiting or self._closed:
             self._hand_over_soon()
@@ -138,28 +155,31 @@ class Writer:
 
     def _run(self) -> None:
         while (group := self._groups.get()) is not None:
-            outcomes = self._serve(group)
-            self._loop.call_soon_threadsafe(self._served, group, outcomes)
+            self._serve(group)
+            self._loop.call_soon_threadsafe(self._served, group)
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
 
-    def _serve(self, group: Sequence[_Work]) -> list[_Outcome]:
+    def _serve(self, group: Sequence[_Work]) -> None:
         """Do what a group asks for, and commit it."""
         try:
             try:
-                outcomes = self._transact(group, self._all)
+                self._transact(group, self._all)
             except _Unfit:
-                outcomes = self._transact(group, self._each)
+                self._transact(group, self._each)
         except (sqlite3.Error, OSError) as error:
             unavailable = self._failed(error)
-            return [_Outcome(error=unavailable) for _ in group]
+            for work in group:
+                work.error = unavailable
+            return
         self._report(None)
-        for work, outcome in zip(group, outcomes, strict=True):
-            if work.then is not None and outcome.error is None:
-                work.then(outcome.result)
-        self._keep_log_short()
-        return outcomes
+        for work in group:
+            if work.then is not None and work.error is None:
+                work.then(work.result)
+        self._commits += 1
+        if self._commits % LOOK == 0:
+            self._keep_log_short()
 
     def _keep_log_short(self) -> None:
         """SQLite moves the log into the database by itself, but tells nobody when that fails."""
@@ -169,13 +189,11 @@ class Writer:
         except (sqlite3.Error, OSError) as error:
             self._failed(error)
 
-    def _transact(
-        self, group: Sequence[_Work], run: Callable[[sqlite3.Connection, Sequence[_Work]], list[_Outcome]]
-    ) -> list[_Outcome]:
+    def _transact(self, group: Sequence[_Work], run: Callable[[sqlite3.Connection, Sequence[_Work]], None]) -> None:
         connection = self._ready()
         connection.execute("BEGIN IMMEDIATE")
         try:
-            outcomes = run(connection, group)
+            run(connection, group)
             for sync in {work.sync for work in group if work.sync is not None}:
                 sync()
             connection.execute("COMMIT")
@@ -183,31 +201,31 @@ class Writer:
             with contextlib.suppress(sqlite3.Error):  # an error of the disk has rolled it back already
                 connection.execute("ROLLBACK")
             raise
-        return outcomes
 
-    def _all(self, connection: sqlite3.Connection, group: Sequence[_Work]) -> list[_Outcome]:
+    def _all(self, connection: sqlite3.Connection, group: Sequence[_Work]) -> None:
         """What nearly always goes well; raises _Unfit where an operation fails that others must not suffer for."""
         try:
-            return [_Outcome(work.operation(connection)) for work in group]
+            for works in _batches(group):
+                results = works[0].batch(connection, [work.item for work in works])
+                for work, result in zip(works, results, strict=True):
+                    work.result = result
         except Exception as error:
             if _is_the_spools(error):
                 raise
             raise _Unfit from error
 
-    def _each(self, connection: sqlite3.Connection, group: Sequence[_Work]) -> list[_Outcome]:
+    def _each(self, connection: sqlite3.Connection, group: Sequence[_Work]) -> None:
         """Each for itself: what fails leaves nothing behind."""
-        outcomes = []
         for work in group:
             connection.execute("SAVEPOINT operation")
             try:
-                outcomes.append(_Outcome(work.operation(connection)))
+                (work.result,) = work.batch(connection, [work.item])
             except Exception as error:
                 if _is_the_spools(error):
                     raise
                 connection.execute("ROLLBACK TO operation")
-                outcomes.append(_Outcome(error=_told(error)))
+                work.error = _told(error)
             connection.execute("RELEASE operation")
-        return outcomes
 
     def _ready(self) -> sqlite3.Connection:
         """The connection; opened anew, and its log moved into the database, if it was lost."""
@@ -247,6 +265,24 @@ class Writer:
 
 class _Unfit(Exception):
     """An operation of a group cannot be done; the others can."""
+
+
+def _alone(connection: sqlite3.Connection, operations: Sequence[Operation[T]]) -> list[T]:
+    """The batch of those that come one by one."""
+    return [operation(connection) for operation in operations]
+
+
+def _batches(group: Sequence[_Work]) -> Iterator[list[_Work]]:
+    """What is done together. Nothing changes places with an operation that comes alone: that may be about any row."""
+    together: dict[Batch[Any, Any], list[_Work]] = {}
+    for work in group:
+        if work.batch is _alone:
+            yield from together.values()
+            yield [work]
+            together = {}
+        else:
+            together.setdefault(work.batch, []).append(work)
+    yield from together.values()
 
 
 def unavailable_by(error: sqlite3.Error | OSError) -> SpoolUnavailable:

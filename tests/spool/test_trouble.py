@@ -15,7 +15,7 @@ from relay.spool.sqlite import SqliteSpool
 from tests.spool.driven import small_disk
 from tests.spool.homes import SqliteHome
 from tests.support.clock import ManualClock
-from tests.support.mail import LARGE, delivered, deposit
+from tests.support.mail import LARGE, deferred, delivered, deposit
 
 
 @pytest.fixture(autouse=True)
@@ -176,6 +176,30 @@ async def test_nobody_suffers_for_a_neighbour_in_the_same_commit(sqlite: SqliteH
     ]
     assert spool.problem is None
     assert sqlite.counts()[State.QUEUED] == 3
+
+
+async def test_whatever_is_done_together_comes_to_what_it_would_one_by_one(sqlite: SqliteHome) -> None:
+    """More than one statement can hold, of several kinds, some for the same message, in one commit."""
+    spool = sqlite.spool
+    ids = [f"Q{number:02}" for number in range(40)]
+    await asyncio.gather(*(spool.put(deposit(queue_id, recipients=3, claimed=True)) for queue_id in ids))
+
+    await asyncio.gather(
+        spool.record(ids[0], deferred(3)),
+        *(spool.record(queue_id, delivered(3)) for queue_id in ids),
+        spool.put(deposit("Q90", claimed=True)),
+        spool.record("Q90", delivered()),
+        spool.put(deposit("Q91", record=delivered())),
+        spool.put(deposit("Q92")),
+        spool.act("Q92", Event.DELETE),
+    )
+
+    assert sqlite.counts() == {**dict.fromkeys(State, 0), State.DELIVERED: 42, State.DELETED: 1}
+    history = [(line.number, line.outcome, line.recipients) for line in (await spool.entry(ids[0])).history]
+    assert history == [(1, "deferred", [0, 1, 2]), (2, "delivered", [0, 1, 2])]
+    assert {(line.number, line.outcome) for line in (await spool.entry(ids[1])).history} == {(1, "delivered")}
+    assert sqlite.sql("SELECT count(*) FROM content") == [(0,)]
+    assert sqlite.sql("SELECT count(*) FROM recipient WHERE fate = 'delivered'") == [(122,)]
 
 
 async def test_a_disk_slower_than_the_clients_is_told_to_them(
