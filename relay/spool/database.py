@@ -29,6 +29,20 @@ class SpoolUnusable(Exception):
     """The file cannot serve as a spool; the text names it and the remedy."""
 
 
+def real(path: Path) -> Path:
+    """Where it is, whatever links lead there: what belongs to a database lies beside it."""
+    return path.resolve()
+
+
+def unusable(path: Path, error: Exception) -> SpoolUnusable:
+    """What keeps a spool from being opened, with the remedy."""
+    cause = (isinstance(error, OSError) and error.strerror) or str(error)
+    return SpoolUnusable(
+        f"the spool {path} cannot be opened: {cause}. Its directory must be there and writable for the relay's"
+        " user; spool.url: none runs without a spool"
+    )
+
+
 def prepare(path: Path) -> tuple[int, int]:
     """Make the file if there is none and bring its schema up to date: the version it had and the one it has.
 

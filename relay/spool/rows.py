@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from relay.core.lifecycle import ENDED, LEASE, TRANSITIONS, Event, Fate, Settlement, State, after
-from relay.core.login import Assignment
 from relay.core.spooled import Deposit, Lane, Record, UnknownMessage
 from relay.spool.content import INLINE_LIMIT
 from relay.spool.database import Row, execute_together
@@ -23,8 +22,6 @@ _OVERRULED: Final = {Event.HOLD: (Event.DEFER, Event.HOLD), Event.DELETE: (Event
 _DROP_CONTENT: Final = "DELETE FROM content WHERE message IN ({values})"
 
 HELD_BY_OPERATOR: Final = "held by the operator"
-RELEASED: Final = "released by the operator"
-RETRIED: Final = "to be retried at once, by the operator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +93,7 @@ def insert(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> list[
     for deposit, _, now in arrivals:
         login = deposit.assignment.credential, deposit.assignment.subaccount
         if login not in lanes:
-            lanes[login] = _lane(connection, Lane(*login))
+            lanes[login] = lane_row(connection, Lane(*login))
         messages.append(_message(deposit, lanes[login], now))
     last = execute_together(
         connection,
@@ -147,7 +144,7 @@ def _message(deposit: Deposit, lane: int, now: Now) -> Row:
     )
 
 
-def _lane(connection: sqlite3.Connection, lane: Lane) -> int:
+def lane_row(connection: sqlite3.Connection, lane: Lane) -> int:
     """The row of a lane; made when mail first travels there."""
     names = (lane.credential, lane.subaccount or 0)
     found = connection.execute("SELECT id FROM lane WHERE credential = ? AND subaccount = ?", names).fetchone()
@@ -316,46 +313,6 @@ def _give_up_pending(connection: sqlite3.Connection, row: int, now: Now) -> None
     """Recipients that wait will never get it."""
     connection.execute(
         "UPDATE recipient SET fate = 'deleted', settled = ? WHERE message = ? AND fate = 'pending'", (now.wall, row)
-    )
-
-
-def act(
-    connection: sqlite3.Connection, queue_id: str, event: Event, assignment: Assignment | None, now: Now
-) -> tuple[State, bool]:
-    """What the operator wants: the state it leads to, and True if that leaves a file of content that nobody needs.
-
-    Raises UnknownMessage and IllegalTransition. A wish to hold or delete a message that is being attempted is noted and
-    fulfilled when the attempt has not delivered it. `assignment` is what a released message travels under from now on.
-    """
-    row = find(connection, queue_id)
-    (state,) = connection.execute("SELECT state FROM message WHERE id = ?", (row,)).fetchone()
-    if state == State.ACTIVE and event in (Event.HOLD, Event.DELETE):
-        connection.execute("UPDATE message SET wish = ? WHERE id = ?", (event, row))
-        return State.ACTIVE, False
-    following = after(State(state), event)
-    if following is State.QUEUED:
-        _begin_anew(connection, row, assignment, now, RELEASED if event is Event.RELEASE else RETRIED)
-        if state == State.FAILED:
-            connection.execute(
-                "UPDATE recipient SET fate = 'pending', settled = NULL"
-                " WHERE message = ? AND fate IN ('bounced', 'expired')",
-                (row,),
-            )
-    elif following is State.HELD:
-        connection.execute("UPDATE message SET reason = ? WHERE id = ?", (HELD_BY_OPERATOR, row))
-    return following, move(connection, row, following, now)
-
-
-def _begin_anew(connection: sqlite3.Connection, row: int, assignment: Assignment | None, now: Now, reason: str) -> None:
-    connection.execute(
-        "UPDATE message SET due = ?, attempts = 0, expires = ? + max_age, reason = ? WHERE id = ?",
-        (now.spool, now.spool, reason, row),
-    )
-    if assignment is None:
-        return
-    connection.execute(
-        "UPDATE message SET identity = ?, lane = ? WHERE id = ?",
-        (assignment.identity, _lane(connection, Lane.of(assignment)), row),
     )
 
 

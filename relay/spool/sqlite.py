@@ -7,11 +7,11 @@ people search for to the other's, large content to threads of its own. The file 
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import structlog
 
@@ -33,10 +33,11 @@ from relay.core.spooled import (
     Unreadable,
 )
 from relay.observe import log as events
-from relay.spool import claims, database, reading, rows
+from relay.spool import claims, commands, database, reading, rows
+from relay.spool.background import Background
 from relay.spool.clock import SpoolClock
 from relay.spool.content import ContentStore
-from relay.spool.database import SpoolUnusable
+from relay.spool.database import unusable
 from relay.spool.health import Health
 from relay.spool.lock import SpoolLock
 from relay.spool.reader import Reader
@@ -68,7 +69,7 @@ class SqliteSpool:
         self._wall = clock.now
         self._room = Room(path.parent, reserve, clock.monotonic)
         self._health = Health(path, self._probe)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._background = Background()
         self._unused: set[str] = set()  # claims of ours that nobody has heard of
         self._doomed: set[str] = set()  # files whose rows could not be committed
         self._clock = _prepare(path, clock)
@@ -84,18 +85,18 @@ class SqliteSpool:
 
         Raises SpoolInUse, or SpoolUnusable with the cause and the remedy. Claims that a dead process held are due.
         """
-        path = _real(path)
+        path = database.real(path)
         try:
             lock = SpoolLock.take(path, socket=socket)
         except OSError as error:
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
         try:
             store = ContentStore(path)
             store.prepare()
             spool = cls(path, lock, store, clock, reserve)
         except (OSError, sqlite3.Error) as error:
             lock.close()
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
         except BaseException:
             lock.close()
             raise
@@ -103,7 +104,7 @@ class SqliteSpool:
             await spool._recover()
         except (OSError, SpoolUnavailable) as error:
             await spool.close()
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
         except BaseException:
             await spool.close()
             raise
@@ -139,7 +140,7 @@ class SqliteSpool:
         """The writer's health has changed."""
         self._health.report("database", problem)
         if problem is None and self._doomed:
-            _ = self._keep(self._settle_doomed())
+            _ = self._background.begin(self._settle_doomed())
 
     async def _settle_doomed(self) -> None:
         """Whatever the log still held is in the database now: files that have no row will never have one."""
@@ -163,8 +164,7 @@ class SqliteSpool:
     async def close(self) -> None:
         """Finish what has been begun, write down the time, and let go of the file."""
         await self._health.close()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._background.finish()
         now, unused = self._now(), tuple(self._unused)
 
         def leave(connection: sqlite3.Connection) -> None:
@@ -197,7 +197,7 @@ class SqliteSpool:
             return
         crc = await self._put_file(deposit)
         # With the file whole, the rest needs nothing of the depositor's any more.
-        storing = self._keep(self._put_row(deposit, Stored(None, crc), now))
+        storing = self._background.begin(self._put_row(deposit, Stored(None, crc), now))
         await asyncio.wait([storing])
         storing.result()
 
@@ -229,7 +229,7 @@ class SqliteSpool:
             raise
 
     async def claim(self, limit: int, *, skip: Collection[Lane] = ()) -> Claimed:
-        claiming = self._keep(self._claim(limit, skip))
+        claiming = self._background.begin(self._claim(limit, skip))
         try:
             await asyncio.wait([claiming])
         except asyncio.CancelledError:
@@ -282,7 +282,7 @@ class SqliteSpool:
     def _unclaim(self, claiming: "asyncio.Future[Claimed]") -> None:
         """Nobody has heard of these claims."""
         if not claiming.cancelled() and claiming.exception() is None:
-            _ = self._keep(self._put_back({claim.message.queue_id for claim in claiming.result().claims}))
+            _ = self._background.begin(self._put_back({claim.message.queue_id for claim in claiming.result().claims}))
 
     async def _put_back(self, queue_ids: set[str]) -> None:
         """Give claims back now, or, where that is impossible, as soon as it is possible."""
@@ -361,7 +361,7 @@ class SqliteSpool:
     async def act(self, queue_id: str, event: Event, assignment: Assignment | None = None) -> State:
         now = self._now()
         state, _ = await self._writer.run(
-            lambda connection: rows.act(connection, queue_id, event, assignment, now),
+            lambda connection: commands.act(connection, queue_id, event, assignment, now),
             then=lambda outcome: self._discard([queue_id] if outcome[1] else ()),
         )
         return state
@@ -380,18 +380,6 @@ class SqliteSpool:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._files, work)
 
-    def _keep(self, work: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
-        """Begin something that goes on when whoever asked for it is stopped."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._kept)
-        return task
-
-    def _kept(self, task: "asyncio.Task[Any]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever still waits for it hears of it
-
 
 _MEND: Final = "Stop the relay and mend the file with sqlite3's .recover"
 _ORPHAN: Final = "no message of the spool has this content: it was being received when the relay was stopped"
@@ -408,16 +396,3 @@ def _prepare(path: Path, clock: Clock) -> SpoolClock:
     finally:
         connection.close()
     return SpoolClock(clock, time=time, wall=wall)
-
-
-def _real(path: Path) -> Path:
-    """Where it is, whatever links lead there: what belongs to a database lies beside it."""
-    return path.resolve()
-
-
-def _unusable(path: Path, error: Exception) -> SpoolUnusable:
-    cause = (isinstance(error, OSError) and error.strerror) or str(error)
-    return SpoolUnusable(
-        f"the spool {path} cannot be opened: {cause}. Its directory must be there and writable for the relay's"
-        " user; spool.url: none runs without a spool"
-    )
