@@ -105,19 +105,21 @@ def insert(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> list[
     recipients: list[Row] = []
     contents: list[Row] = []
     reports: list[Report] = []
+    found: dict[str, _Known] = {}
     # A message's row is the one after the last there is, so these follow one another.
     for row, (deposit, stored, now) in enumerate(arrivals, last - len(arrivals) + 1):
         for number, recipient in enumerate(deposit.message.envelope.recipients):
             recipients.append((row, number, str(recipient), recipient.notify, recipient.orcpt))
         if deposit.record is not None:
             reports.append(Report(deposit.message.queue_id, deposit.record, now))
+            found[deposit.message.queue_id] = _Known(row, State.ACTIVE, None, 0, in_a_file=stored.body is None)
         if not deposit.ended:
             content = deposit.message.content
             contents.append((row, content.header, stored.body, content.body.size, stored.crc))
     execute_together(connection, "INSERT INTO recipient (message, number, address, notify, orcpt) {values}", recipients)
     execute_together(connection, "INSERT INTO content (message, header, body, length, crc) {values}", contents)
     if reports:
-        record(connection, reports)
+        _write_down(connection, reports, found)
     return [None] * len(arrivals)
 
 
@@ -161,6 +163,11 @@ def record(connection: sqlite3.Connection, reports: Sequence[Report]) -> list[bo
     if len(found) < len(reports):
         # Two about one message: what the first has changed is to be known when the second is judged.
         return [file for report in reports for file in record(connection, [report])]
+    return _write_down(connection, reports, found)
+
+
+def _write_down(connection: sqlite3.Connection, reports: Sequence[Report], found: Mapping[str, _Known]) -> list[bool]:
+    """The same for reports about messages of which it is known what they are, each a different one."""
     _settle_recipients(connection, reports, found)
     _note_attempts(connection, reports, found)
     _insert_notices(connection, reports)
