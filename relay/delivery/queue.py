@@ -2,8 +2,8 @@
 
 Old mail and new share the connections, by halves where there is enough of both. The worker claims what is due, the
 oldest first, up to its capacity. A message that has just been stored has its first attempt beside that, in the order of
-arrival and straight from memory, as long as the window has room for it; beyond, it takes its turn with the old. The
-lanes take turns in both.
+arrival and straight from memory, as long as the window has room for its lane; beyond, it takes its turn with the old.
+The lanes take turns in both.
 """
 
 import asyncio
@@ -74,19 +74,20 @@ class DeliveryQueue:
         attempt: RunningAttempt | None = None,
     ) -> None:
         claim, size = self._claim(message, bearer), message.content.size
-        self._lanes |= {Lane.of(bearer.assignment)}
+        lane = Lane.of(bearer.assignment)
+        self._lanes |= {lane}
         if attempt is not None:
             await self._spool.put(self._deposit(message, bearer, claimed=True))
-            self._window.enter(size)
+            self._window.enter(lane, size)
             self._fresh.adopt(claim, attempt)
         elif report is not None:
             await self._keep_report(claim, bearer, report)
-        elif self._window.has_room(size) and not self._draining and not self._courier.blocked(bearer.login):
-            self._window.enter(size)
+        elif self._window.has_room(lane, size) and not self._draining and not self._courier.blocked(bearer.login):
+            self._window.enter(lane, size)
             try:
                 await self._spool.put(self._deposit(message, bearer, claimed=True))
             except BaseException:
-                self._window.leave(size)
+                self._window.leave(lane, size)
                 raise
             self._fresh.start(claim)
         else:
@@ -180,7 +181,7 @@ class DeliveryQueue:
             self._wake.set()
 
     def _fresh_ended(self, claim: Claim, more: bool) -> None:
-        self._window.leave(claim.message.content.size)
+        self._window.leave(Lane.of(claim.assignment), claim.message.content.size)
         if more:
             self._wake.set()  # for when it is due
 

@@ -1,6 +1,13 @@
-"""How much of the mail that has just come in is kept in memory for its first attempt, beside being stored. Pure."""
+"""How much of the mail that has just come in is kept in memory for its first attempt, beside being stored. Pure.
 
+A lane holds at most as much as it leaves free: so there is always room for another, however loud the first one is, and
+lanes that all want more come to hold the same. One alone gets half.
+"""
+
+from collections import Counter
 from typing import Final
+
+from relay.core.spooled import Lane
 
 MESSAGES: Final = 256
 OCTETS: Final = 8 * 1024 * 1024
@@ -14,22 +21,34 @@ class Window:
 
     def __init__(self, always: int, *, messages: int = MESSAGES, octets: int = OCTETS) -> None:
         self._always = always
-        self._most_messages = messages
-        self._most_octets = octets
-        self._messages = 0
-        self._octets = 0
+        self._free_messages = messages
+        self._free_octets = octets
+        self._held = 0
+        self._messages: Counter[Lane] = Counter()
+        self._octets: Counter[Lane] = Counter()
 
-    def has_room(self, size: int) -> bool:
-        if self._messages < self._always:
+    def has_room(self, lane: Lane, size: int) -> bool:
+        if self._held < self._always:
             return True
-        return self._messages < self._most_messages and self._octets + size <= self._most_octets
+        return (
+            self._messages[lane] + 1 <= self._free_messages - 1
+            and self._octets[lane] + size <= self._free_octets - size
+        )
 
-    def enter(self, size: int) -> None:
+    def enter(self, lane: Lane, size: int) -> None:
         """A message of so many octets is held, whether there is room or not."""
-        self._messages += 1
-        self._octets += size
+        self._held += 1
+        self._free_messages -= 1
+        self._free_octets -= size
+        self._messages[lane] += 1
+        self._octets[lane] += size
 
-    def leave(self, size: int) -> None:
+    def leave(self, lane: Lane, size: int) -> None:
         """It is not held any more."""
-        self._messages -= 1
-        self._octets -= size
+        self._held -= 1
+        self._free_messages += 1
+        self._free_octets += size
+        self._octets[lane] -= size
+        self._messages[lane] -= 1
+        if not self._messages[lane]:
+            del self._messages[lane], self._octets[lane]
