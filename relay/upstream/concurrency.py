@@ -56,6 +56,8 @@ class Concurrency:
 
     def accepted(self, target: Target) -> None:
         """It has taken a message, or refused it for good."""
+        if not (self._put_off or self._ceiling):
+            return
         if (share := self._put_off.get(target)) is not None:
             self._put_off[target] = share * (1 - _WEIGHT)
         ceiling = self._ceiling.get(target)

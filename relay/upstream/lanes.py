@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,49 +16,48 @@ DEPTH: Final = 3  # messages on a session: one waits for its final reply, one sp
 
 @dataclass(eq=False, slots=True)
 class Waiter:
-    """A message without a connection, since when, and until when; `fresh` wants a new one."""
+    """A message without a connection, since when, and until when."""
 
-    future: "asyncio.Future[Session]"
+    future: "asyncio.Future[Held]"
     since: float
     deadline: float
-    fresh: bool
 
 
 @dataclass(eq=False, slots=True)
 class Held:
-    """A session and what the pool knows of it: messages on it now and altogether, and since when it has rested."""
+    """A session and what the pool knows of it: messages on it now and altogether, and since when it has rested.
+
+    `limit`: how many it carries in all.
+    """
 
     session: Session
+    lane: "Lane"
+    limit: int
     load: int = 0
     carried: int = 0
     retiring: bool = False
     idle_since: float = 0.0
-    timer: asyncio.TimerHandle | None = None
 
     @property
-    def idle(self) -> bool:
-        """It waits for a message."""
-        return self.timer is not None and self.session.usable
-
-    def disturb(self) -> None:
-        """It rests no more."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+    def left(self) -> int:
+        """Messages that it has to go."""
+        return self.limit - self.carried
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Lane:
-    """One login's messages and sessions. A session carries `messages`.
+    """One login's messages and sessions.
 
-    `parting`: sessions that are being closed. `proven`: the login has been let in. `used`: when a message was last put
-    on a session, or done with.
+    `waiting` messages take any session, those that are `wanting` a new one have tried another in vain. `resting`: the
+    sessions with nothing on them, the one used last at the end. `parting`: those that are being closed. `proven`: the
+    last dial has been let in. `used`: when a message was last put on a session, or done with.
     """
 
     login: Login
-    messages: int
     waiting: deque[Waiter] = field(default_factory=deque)
+    wanting: deque[Waiter] = field(default_factory=deque)
     held: list[Held] = field(default_factory=list)
+    resting: dict[Held, None] = field(default_factory=dict)
     dials: "set[asyncio.Task[Session]]" = field(default_factory=set)
     parting: int = 0
     proven: bool = False
@@ -69,50 +69,63 @@ class Lane:
 
     @property
     def deserted(self) -> bool:
-        return not (self.waiting or self.held or self.dials)
+        return not (self.waiting or self.wanting or self.held or self.dials)
 
-    def idle(self) -> list[Held]:
-        return [held for held in self.held if held.idle]
+    # -- its messages -------------------------------------------------------------------------------------------------
+
+    def waiters(self) -> Iterator[Waiter]:
+        yield from self.wanting
+        yield from self.waiting
+
+    def forget(self, waiter: Waiter) -> None:
+        """It waits no more."""
+        (self.waiting if waiter in self.waiting else self.wanting).remove(waiter)
+
+    def let_in(self) -> None:
+        """The login has been let in: who wanted a new session for it takes any, before the others."""
+        self.waiting.extendleft(reversed(self.wanting))
+        self.wanting.clear()
+
+    # -- its sessions -------------------------------------------------------------------------------------------------
+
+    def place(self) -> Held | None:
+        """Where the next message goes: the session that has rested least, so that the others grow old and end; else
+        behind another message, where there are fewest.
+        """
+        for held in reversed(self.resting):
+            if held.session.usable:
+                return held
+        seats = [held for held in self.held if self._has_seat(held)]
+        return min(seats, key=lambda held: held.load) if seats else None
+
+    def _has_seat(self, held: Held) -> bool:
+        return 0 < held.load < DEPTH and held.left > 0 and not held.retiring and held.session.takes_more
 
     def busy(self) -> list[Held]:
         """Sessions with messages on them that are to go on."""
-        return [held for held in self.held if held.load and not held.retiring and held.session.usable]
+        return [held for held in self.held if held.load and held.left > 0 and not held.retiring and held.session.usable]
 
-    def seats(self) -> list[Held]:
-        """Sessions that can take a message behind another."""
-        return [held for held in self.busy() if self._has_seat(held)]
-
-    def _has_seat(self, held: Held) -> bool:
-        return held.load < DEPTH and held.carried < self.messages and held.session.takes_more
-
-    def next_waiter(self, *, fresh: bool) -> Waiter | None:
-        """The next message to be served takes leave of the queue: with `fresh`, one that wants a new session first."""
-        chosen = next((waiter for waiter in self.waiting if waiter.fresh is fresh), None)
-        if chosen is None and fresh:
-            chosen = next(iter(self.waiting), None)
-        if chosen is not None:
-            self.waiting.remove(chosen)
-        return chosen
-
-    def demand(self, now: float, *, may_dial: bool, full: bool, allowed: int) -> Demand:
-        """For `shares.decide`."""
-        idle, busy = self.idle(), self.busy()
+    def demand(self, now: float, near_end: int, *, may_dial: bool, full: bool, allowed: int) -> Demand:
+        """For `shares.decide`. The end of a session that has fewer than `near_end` messages to go is near."""
+        busy, idle = self.busy(), len(self.resting)
+        ending = sum(held.load > 0 and held.left < near_end and not held.retiring for held in self.held)
+        spare = sum(held.left >= near_end for held in self.resting)
         return Demand(
             self.login,
-            waiting=len(self.waiting),
-            fresh=sum(waiter.fresh for waiter in self.waiting),
+            waiting=len(self.waiting) + len(self.wanting),
+            fresh=len(self.wanting),
             queued=sum(held.load - 1 for held in busy),
-            idle=len(idle),
+            worn=max(0, ending - spare),
+            idle=idle,
             busy=len(busy),
-            seats=len(self.seats()),
             ripe=sum(held.carried >= TURN for held in busy),
-            leaving=len(self.held) - len(idle) - len(busy) + self.parting,
+            leaving=len(self.held) - idle - len(busy) + self.parting,
             dialling=len(self.dials),
             proven=self.proven,
             may_dial=may_dial,
             full=full,
             allowed=allowed,
-            waiting_since=self.waiting[0].since if self.waiting else math.inf,
-            idle_since=min((held.idle_since for held in idle), default=math.inf),
-            quiet=0.0 if self.waiting or busy or self.dials else now - self.used,
+            waiting_since=min((line[0].since for line in (self.waiting, self.wanting) if line), default=math.inf),
+            idle_since=next((held.idle_since for held in self.resting), math.inf),
+            quiet=0.0 if self.waiting or self.wanting or busy or self.dials else now - self.used,
         )

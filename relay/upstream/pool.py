@@ -2,7 +2,7 @@
 
 Sessions are keyed by the complete login, so one tenant's mail can never ride another's session. A message gets an idle
 session, or a place behind another message on one of its login; connections are dialled beside that, in the background,
-as long as messages wait behind others and there may be more.
+as long as messages wait behind others or sessions come to their end, and there may be more.
 """
 
 import asyncio
@@ -22,7 +22,8 @@ from relay.upstream.failure import UpstreamFailure, not_now
 from relay.upstream.lanes import Held, Lane, Waiter
 from relay.upstream.race import Slots
 from relay.upstream.session import Session
-from relay.upstream.shares import Demand, Step, decide
+from relay.upstream.shares import TURN, Demand, Step, decide
+from relay.upstream.wear import lifetime, near_end
 
 log = structlog.get_logger()
 
@@ -61,6 +62,9 @@ class Pool:
         self._concurrency = Concurrency(limits.connections)
         self._taken = 0
         self._partings: set[asyncio.Task[None]] = set()
+        self._near_end = near_end(limits.messages)
+        self._sweep: asyncio.TimerHandle | None = None
+        self._waiting = 0  # messages
         self._settling = False
         self._closed = False
 
@@ -71,42 +75,42 @@ class Pool:
 
         Raises UpstreamFailure when there is none within `patience` seconds.
         """
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        waiter = Waiter(loop.create_future(), now, now + patience, fresh)
         lane = self._lanes.get(login)
         if lane is None:
-            lane = self._lanes[login] = Lane(login, self._limits.messages)
-        first = not lane.waiting
-        lane.waiting.append(waiter)
-        if first and not fresh and (idle := lane.idle()):
-            # The usual case needs no decision: a session of its own rests, the one used last before the others.
-            self._serve(lane, max(idle, key=lambda held: held.idle_since))
+            lane = self._lanes[login] = Lane(login)
+        if fresh or lane.waiting or (held := lane.place()) is None:
+            held = await self._wait(lane, patience, fresh=fresh)
         else:
-            self._settle()
-        if not waiter.future.done():
-            await self._wait(lane, waiter)
-        session = waiter.future.result()
-        return session, self._holders[session].carried > 1
+            self._board(held)
+        return held.session, held.carried > 1
 
-    async def _wait(self, lane: Lane, waiter: Waiter) -> None:
+    async def _wait(self, lane: Lane, patience: float, *, fresh: bool) -> Held:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        waiter = Waiter(loop.create_future(), now, now + patience)
+        (lane.wanting if fresh else lane.waiting).append(waiter)
+        self._waiting += 1
+        self._settle()
         try:
             # A little longer than the dial has, so that it can say what it was waiting for.
             async with asyncio.timeout_at(waiter.deadline + GRACE):
                 await asyncio.wait([waiter.future])
         except TimeoutError as error:
             if not waiter.future.done():
-                lane.waiting.remove(waiter)
+                lane.forget(waiter)
                 why = "SparkPost is too slow to log in" if lane.dials else "all connections are busy"
-                text = f"no session within {waiter.deadline - waiter.since:.1f} s: {why}"
+                text = f"no session within {patience:.1f} s: {why}"
                 raise UpstreamFailure(Failure(Phase.AUTH, FailureKind.DEADLINE, text)) from error
         except BaseException:
-            if waiter in lane.waiting:
-                lane.waiting.remove(waiter)
-            elif waiter.future.done() and waiter.future.exception() is None:
-                self.release(waiter.future.result())
+            if not waiter.future.done():
+                lane.forget(waiter)
+            elif waiter.future.exception() is None:
+                self.release(waiter.future.result().session)
             self._settle()
             raise
+        finally:
+            self._waiting -= 1
+        return waiter.future.result()
 
     def release(self, session: Session, *, put_off: bool = False) -> None:
         """One message is done with it, which may have been `put_off`: answered 4yz.
@@ -114,9 +118,10 @@ class Pool:
         The session is kept for the next of its login if it is good for one.
         """
         held = self._holders[session]
+        lane = held.lane
         held.load -= 1
-        self._lanes[session.login].used = asyncio.get_running_loop().time()
-        target = session.login.target
+        lane.used = asyncio.get_running_loop().time()
+        target = lane.login.target
         if session.pushed_back and not held.retiring:
             held.retiring = True
             self._spare(target)
@@ -127,22 +132,53 @@ class Pool:
             self._concurrency.accepted(target)
         if not held.load:
             self._rest(held)
-        if any(lane.waiting for lane in self._lanes.values()):
+        self._serve(lane)
+        if self._waiting and not held.load:
+            self._settle()  # a login without a connection may have it
+
+    def _board(self, held: Held) -> None:
+        """The next message goes on this session.
+
+        Whether there are to be more connections, or others, is thought about where that may matter; not each time.
+        """
+        lane = held.lane
+        if not held.load:
+            del lane.resting[held]
+        held.load += 1
+        held.carried += 1
+        ahead = held.load > 1 or held.left < self._near_end
+        had_turn = self._waiting and not held.carried % TURN
+        if had_turn or (ahead and self._taken < self._limits.connections):
             self._settle()
+
+    def _serve(self, lane: Lane) -> None:
+        """Put waiting messages where there is a place."""
+        while lane.waiting and (held := lane.place()) is not None:
+            lane.waiting.popleft().future.set_result(held)
+            self._board(held)
 
     def _rest(self, held: Held) -> None:
         """Nothing is on it: let it wait for the next message, or let it go."""
-        session = held.session
-        worn_out = held.retiring or held.carried >= self._limits.messages
-        if self._closed or worn_out or not session.usable or not self._current(session.login):
-            self._let_go(held)
-            return
         loop = asyncio.get_running_loop()
         held.idle_since = loop.time()
-        held.timer = loop.call_later(self._limits.idle_seconds, self._expire, held)
+        if self._closed or held.retiring or held.left <= 0 or not held.session.usable:
+            self._let_go(held)
+            return
+        held.lane.resting[held] = None
+        if self._sweep is None:
+            self._sweep = loop.call_at(held.idle_since + self._limits.idle_seconds, self._expire)
 
-    def _expire(self, held: Held) -> None:
-        self._let_go(held)
+    def _expire(self) -> None:
+        """Let go of the sessions that have rested for too long, and look again when the next one will have."""
+        loop = asyncio.get_running_loop()
+        self._sweep = None
+        rested = sorted(self._resting(), key=lambda held: held.idle_since)
+        for held in rested:
+            due = held.idle_since + self._limits.idle_seconds
+            if due > loop.time():
+                self._sweep = loop.call_at(due, self._expire)
+                break
+            self._let_go(held)
         self._settle()
 
     # -- deciding, and doing what was decided -------------------------------------------------------------------------
@@ -163,9 +199,12 @@ class Pool:
 
     def _bury(self) -> None:
         """Let go of sessions that have died while nothing was on them."""
-        for lane in self._lanes.values():
-            for held in [held for held in lane.held if not (held.load or held.session.usable)]:
+        for held in self._resting():
+            if not held.session.usable:
                 self._let_go(held)
+
+    def _resting(self) -> list[Held]:
+        return [held for lane in self._lanes.values() for held in lane.resting]
 
     def _demands(self) -> list[Demand]:
         connections: Counter[Target] = Counter()
@@ -175,12 +214,14 @@ class Pool:
         demands = []
         for lane in self._lanes.values():
             target = lane.login.target
+            ceiling = self._concurrency.ceiling(target)
             demands.append(
                 lane.demand(
                     now,
+                    self._near_end,
                     may_dial=not self._closed and connections[target] < self._concurrency.allowed(target),
-                    full=connections[target] >= self._concurrency.ceiling(target),
-                    allowed=self._concurrency.ceiling(target),
+                    full=connections[target] >= ceiling,
+                    allowed=ceiling,
                 )
             )
         return demands
@@ -188,41 +229,27 @@ class Pool:
     def _take_step(self, step: Step, login: Login) -> None:
         lane = self._lanes[login]
         match step:
-            case Step.USE_IDLE:
-                # The one used last: the others grow old and retire.
-                self._serve(lane, max(lane.idle(), key=lambda held: held.idle_since))
-            case Step.USE_SEAT:
-                self._serve(lane, min(lane.seats(), key=lambda held: held.load))
             case Step.DIAL:
                 self._dial(lane)
             case Step.CLOSE_IDLE:
-                self._let_go(min(lane.idle(), key=lambda held: held.idle_since))
+                self._let_go(next(iter(lane.resting)))
             case Step.RETIRE:
-                self._retire(max(lane.busy(), key=lambda held: held.carried))
-
-    def _serve(self, lane: Lane, held: Held, *, fresh: bool = False) -> None:
-        """The next message goes on this session, which may be a `fresh` one."""
-        waiter = lane.next_waiter(fresh=fresh)
-        if waiter is None:
-            self._rest(held)
-            return
-        held.disturb()
-        lane.used = asyncio.get_running_loop().time()
-        held.load += 1
-        held.carried += 1
-        waiter.future.set_result(held.session)
+                self._retire(min(lane.busy(), key=lambda held: held.left))
 
     def _retire(self, held: Held) -> None:
         """It carries what is on it and no more."""
+        if not held.load:
+            self._let_go(held)
+            return
         held.retiring = True
-        held.session.leave()
+        held.session.end_after(held.carried)
 
     # -- opening and closing ------------------------------------------------------------------------------------------
 
     def _dial(self, lane: Lane) -> None:
         """Open one more session, in a slot that is taken from now on."""
         loop = asyncio.get_running_loop()
-        deadline = max((waiter.deadline for waiter in lane.waiting), default=loop.time() + AHEAD_SECONDS)
+        deadline = max((waiter.deadline for waiter in lane.waiters()), default=loop.time() + AHEAD_SECONDS)
         self._taken += 1
         dial = loop.create_task(self._open(lane.login, deadline))
         lane.dials.add(dial)
@@ -240,6 +267,7 @@ class Pool:
             self._admit(lane, dial.result())
         else:
             self._taken -= 1
+            lane.proven = False
             if isinstance(error, UpstreamFailure):
                 self._blame(lane.login.target, error)
                 self._disappoint(lane, error)
@@ -248,31 +276,33 @@ class Pool:
             raise error
 
     def _admit(self, lane: Lane, session: Session) -> None:
-        held = self._holders[session] = Held(session)
+        limits = self._limits
+        lasts = lifetime(limits.messages, limits.connections, [held.left for held in lane.held])
+        session.end_after(lasts)
+        held = self._holders[session] = Held(session, lane, lasts)
         lane.held.append(held)
         lane.proven = True
         target = lane.login.target
         self._concurrency.connected(target, self._connections(target))
-        if self._closed:
-            self._let_go(held)
-        else:
-            self._serve(lane, held, fresh=True)
-            for waiter in lane.waiting:
-                waiter.fresh = False  # the login has been let in since
+        self._rest(held)
+        lane.let_in()
+        self._serve(lane)
+        if not (held.retiring or self._current(lane.login)):
+            self._retire(held)  # its key was changed while it was dialled
 
     def _disappoint(self, lane: Lane, failure: UpstreamFailure) -> None:
         """There is no session. Who has no other hope hears why; with a refused login nobody has."""
         if classify(failure.fact).cause is Cause.LOGIN_REFUSED:
             for dial in lane.dials:
                 dial.cancel()
-            hopeless = list(lane.waiting)
+            hopeless = list(lane.waiters())
         elif lane.dials:
             hopeless = []
         else:
             others = any(held.session.usable for held in lane.held)
-            hopeless = [waiter for waiter in lane.waiting if waiter.fresh or not others]
+            hopeless = list(lane.wanting if others else lane.waiters())
         for waiter in hopeless:
-            lane.waiting.remove(waiter)
+            lane.forget(waiter)
             waiter.future.set_exception(UpstreamFailure(failure.fact))
 
     def _blame(self, target: Target, failure: UpstreamFailure) -> None:
@@ -307,17 +337,14 @@ class Pool:
         """Give up the sessions whose login is not current any more."""
         for lane in [lane for login, lane in self._lanes.items() if not self._current(login)]:
             for held in list(lane.held):
-                if held.load:
-                    self._retire(held)
-                else:
-                    self._let_go(held)
+                self._retire(held)
         self._settle()
 
     def _let_go(self, held: Held) -> None:
         """Say QUIT in the background; the slot is free when the connection is closed."""
-        held.disturb()
         held.retiring = True
-        lane = self._lanes[held.session.login]
+        lane = held.lane
+        lane.resting.pop(held, None)
         lane.held.remove(held)
         lane.parting += 1
         del self._holders[held.session]
@@ -355,9 +382,10 @@ class Pool:
     async def close(self) -> None:
         """Close what is idle; what is in use closes when it is released."""
         self._closed = True
-        for lane in list(self._lanes.values()):
-            for held in [held for held in lane.held if not held.load]:
-                self._let_go(held)
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for held in self._resting():
+            self._let_go(held)
         dials = {dial for lane in self._lanes.values() for dial in lane.dials}
         for dial in dials:
             dial.cancel()

@@ -100,7 +100,6 @@ class Session(asyncio.Protocol):
         self._broken = False
         self._doomed = False
         self._answered = 0  # final dots
-        self._leaving = False
         self._goodbye: asyncio.Future[None] | None = None
         self._head_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -202,7 +201,7 @@ class Session(asyncio.Protocol):
         job.deadline = NEVER
         self._expect(job)
         self._floor = None
-        if self.messages >= self._limit or self._leaving:
+        if self.messages >= self._limit:
             self._part()
 
     def _part(self) -> None:
@@ -400,10 +399,10 @@ class Session(asyncio.Protocol):
         """Close without a word: the state of the dialogue is unknown or does not matter."""
         self._break(FailureKind.LOST, "aborted")
 
-    def leave(self) -> None:
-        """Carry what is on it, and say goodbye behind the last dot."""
-        self._leaving = True
-        if self._expected:
+    def end_after(self, messages: int) -> None:
+        """Carry so many in all, and say goodbye behind the last one's dot; at once, if that has left."""
+        self._limit = messages
+        if self.messages >= messages and self._expected:
             self._part()
             self._go_on()
 

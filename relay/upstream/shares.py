@@ -4,8 +4,9 @@ Connections are scarce (SparkPost wants ten at most) and each belongs to one log
 credentials that want to send, and within a credential between its logins. Who has more than his share gives up what he
 has, first what is idle, then what is busy, as soon as that has carried its message, for who has less and waits.
 
-More connections are dialled while messages wait behind others; for a login that has not been let in yet, one at a time:
-a key that is refused is tried once, however many wait.
+More connections are dialled while messages wait behind others, and in place of those that will soon have carried all
+they may; for a login that has not been let in yet, or not the last time, one at a time and only for a message that
+waits: a key that is refused is tried once, however many wait.
 """
 
 import math
@@ -25,21 +26,22 @@ QUIET: Final = 1.0  # seconds without a message, after which a login does not cl
 class Demand:
     """One login's messages and connections.
 
-    `waiting` messages have no connection yet, `fresh` of them want a new one; `queued` are on a connection behind
-    another message. Of its connections `idle` carry nothing and `busy` go on being used, `seats` of them can take a
-    message behind another and `ripe` ones have had their turn; `leaving` ones take no more. `proven`: the login has
-    been let in before. `may_dial`: its target takes one more connection now; `full`: it has the `allowed` ones that it
-    takes at all. `waiting_since`, `idle_since`: when the message that has waited longest, and the session that has
-    rested longest, began to; `quiet`: seconds since it had anything to send.
+    `waiting` messages have no connection, and no place on one, `fresh` of them want a new one; `queued` are on a
+    connection behind another message. Of its connections `idle` carry nothing and `busy` go on being used, and `ripe`
+    ones of these have had their turn; `worn` is how many in use are near their end and have no idle one to take their
+    place; `leaving` ones take no more. `proven`: the last one dialled has been let in. `may_dial`: its target takes one
+    more connection now; `full`: it has the `allowed` ones that it takes at all. `waiting_since`, `idle_since`: when the
+    message that has waited longest, and the session that has rested longest, began to; `quiet`: seconds since it had
+    anything to send.
     """
 
     login: Login
     waiting: int = 0
     fresh: int = 0
     queued: int = 0
+    worn: int = 0
     idle: int = 0
     busy: int = 0
-    seats: int = 0
     ripe: int = 0
     leaving: int = 0
     dialling: int = 0
@@ -64,8 +66,6 @@ class Demand:
 class Step(Enum):
     """What to do next for, or with, a login."""
 
-    USE_IDLE = auto()  # put a waiting message on an idle session
-    USE_SEAT = auto()  # put a waiting message behind another
     DIAL = auto()  # open one more session
     CLOSE_IDLE = auto()  # give up an idle session
     RETIRE = auto()  # give up a busy session when it has carried what is on it
@@ -73,12 +73,6 @@ class Step(Enum):
 
 def decide(demands: Sequence[Demand], taken: int, limit: int) -> tuple[Step, Login] | None:
     """The next step; None when all is well. `taken` of `limit` connections exist or are being dialled."""
-    for demand in demands:
-        if demand.waiting > demand.fresh:
-            if demand.idle:
-                return Step.USE_IDLE, demand.login
-            if demand.seats:
-                return Step.USE_SEAT, demand.login
     shares = entitlements(demands, limit)
     wanting = [demand for demand in demands if _wants_more(demand)]
     wanting.sort(key=lambda demand: (demand.holds / shares[demand.login], demand.waiting_since))
@@ -99,7 +93,9 @@ def decide(demands: Sequence[Demand], taken: int, limit: int) -> tuple[Step, Log
 
 def _wants_more(demand: Demand) -> bool:
     """Is there work for another connection, and is it not being dialled already?"""
-    return demand.waiting + demand.queued > demand.dialling and (demand.proven or not demand.dialling)
+    if demand.proven:
+        return demand.waiting + max(demand.queued, demand.worn) > demand.dialling
+    return demand.waiting > 0 and not demand.dialling
 
 
 def entitlements(demands: Collection[Demand], limit: int) -> Mapping[Login, float]:

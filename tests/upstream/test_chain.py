@@ -305,7 +305,7 @@ async def test_who_is_to_leave_carries_what_is_on_it():
         await server.taken.wait()
         second = sending(session, "m1")
         await asyncio.sleep(0)
-        session.leave()
+        session.end_after(2)
         server.release.set()
         outcomes = [classify(fact) for facts in await asyncio.gather(first, second) for fact in facts]
 

@@ -26,11 +26,11 @@ class FakeSession:
         self.takes_more = False
         self.pushed_back = False
         self.closed = False
-        self.left = False
+        self.ends_after: int | None = None
         self.gone = asyncio.Event()
 
-    def leave(self) -> None:
-        self.left = True
+    def end_after(self, messages: int) -> None:
+        self.ends_after = messages
 
     async def quit(self) -> None:
         await asyncio.sleep(0)
@@ -280,9 +280,88 @@ async def test_who_wants_a_new_session_where_there_may_be_no_more_gives_one_for_
     task = asyncio.create_task(pool.acquire(A, 1, fresh=True))
     await asyncio.sleep(0)
     if busy:
-        (left,) = (one for one in held if one.left)
+        (left,) = (one for one in held if one.ends_after == 1)
         pool.release(left)
 
     assert (await task)[0] not in held
     assert sum(not session.closed for session in opener.opened) == 2
+    await pool.close()
+
+
+async def work(pool: Pool, messages: int) -> None:
+    """So many messages, one after the other."""
+    for _ in range(messages):
+        session, _ = await pool.acquire(A, 1)
+        pool.release(session)
+        for _ in range(5):
+            await asyncio.sleep(0)  # a dial that was begun comes to its end
+
+
+async def test_a_successor_is_ready_before_a_session_is_worn_out(opener):
+    """It is dialled while the old one still has messages to go, and nobody waits for it."""
+    pool = pool_of(opener, messages=20)
+    await work(pool, 10)
+    assert len(opener.opened) == 1
+    await work(pool, 1)
+
+    assert len(opener.opened) == 2
+    assert not opener.opened[0].closed
+    await work(pool, 9)
+    assert len(opener.opened) == 2  # one is enough
+    await pool.close()
+
+
+async def test_a_successor_that_is_not_let_in_is_not_tried_again_ahead_of_need(opener):
+    """The session that there is goes on to its end; then a message asks for another."""
+    pool = pool_of(opener, messages=20)
+    await work(pool, 1)
+    opener.failures[A] = UpstreamFailure(Answer(Phase.AUTH, Reply.parse(535, ["5.7.8 Sorry."])))
+    await work(pool, 19)
+    await opener.opened[0].gone.wait()
+    with pytest.raises(UpstreamFailure):
+        await pool.acquire(A, 1)
+
+    assert len(opener.tried) == 3
+    await pool.close()
+
+
+async def test_sessions_made_together_end_apart(opener):
+    """Each is told after how many messages it says goodbye."""
+    pool = pool_of(opener, connections=4, messages=80)
+    held = [(await pool.acquire(A, 1))[0] for _ in range(4)]
+
+    assert sorted(session.ends_after for session in held) == [
+        47,
+        58,
+        69,
+        80,
+    ]  # each has one less to go when the next is made
+    await pool.close()
+
+
+async def test_a_session_whose_key_was_changed_while_it_was_dialled(opener):
+    """It carries what waits for it, and no more."""
+    pool = Pool(opener, PoolLimits(1, 100, 50.0), current=lambda login: login == B)
+    session, _ = await pool.acquire(A, 1)
+    pool.release(session)
+    other, _ = await pool.acquire(B, 1)
+    pool.release(other)
+
+    assert (session.ends_after, other.ends_after) == (1, 100)
+    assert (session.closed, other.closed) == (True, False)
+    await pool.close()
+
+
+async def test_each_session_rests_for_its_own_time(opener):
+    """The one that was used later goes later."""
+    pool = pool_of(opener, idle=0.05)
+    first, second = [(await pool.acquire(A, 1))[0] for _ in range(2)]
+    pool.release(first)
+    await asyncio.sleep(0)
+    pool.release(second)
+    async with asyncio.timeout(2):
+        await first.gone.wait()
+        await second.gone.wait()
+
+    assert pool.sessions == {}
     await pool.close()

@@ -28,13 +28,16 @@ A, B, C = login("A"), login("B"), login("C", "other")
         ([Demand(A, waiting=1, dialling=1)], 1, None),
         ([Demand(A, waiting=2, dialling=1)], 1, None),  # one at a time, until it has been let in
         ([Demand(A, waiting=2, dialling=1, proven=True)], 1, (Step.DIAL, A)),
-        ([Demand(A, waiting=1, idle=1)], 1, (Step.USE_IDLE, A)),
-        ([Demand(A, waiting=1, busy=1, seats=1)], 1, (Step.USE_SEAT, A)),
-        ([Demand(A, busy=1, queued=1)], 1, (Step.DIAL, A)),  # ahead of need
+        ([Demand(A, busy=1, queued=1, proven=True)], 1, (Step.DIAL, A)),  # ahead of need
+        ([Demand(A, busy=1, queued=1, dialling=1, proven=True)], 2, None),
+        ([Demand(A, busy=1, worn=1, proven=True)], 1, (Step.DIAL, A)),
+        ([Demand(A, busy=1, worn=1, dialling=1, proven=True)], 2, None),
+        ([Demand(A, busy=1, queued=1, worn=1)], 1, None),  # not when the last one was not let in
+        ([Demand(A, busy=2, worn=2, proven=True)], 2, None),  # nor beyond what there may be
         ([Demand(A, busy=1)], 1, None),
         ([Demand(A, waiting=1, fresh=1, idle=1)], 1, (Step.DIAL, A)),
         ([Demand(A, waiting=1, fresh=1, idle=1, busy=1)], 2, (Step.CLOSE_IDLE, A)),  # one of its own for a new one
-        ([Demand(A, waiting=1, fresh=1, busy=2, seats=2)], 2, (Step.RETIRE, A)),
+        ([Demand(A, waiting=1, fresh=1, busy=2)], 2, (Step.RETIRE, A)),
         ([Demand(A, waiting=1, fresh=1, busy=1, leaving=1)], 2, None),
         ([Demand(A, waiting=1, fresh=1, idle=1, may_dial=False, full=True)], 1, (Step.CLOSE_IDLE, A)),
         ([Demand(A, waiting=1, may_dial=False)], 0, None),
@@ -47,7 +50,7 @@ A, B, C = login("A"), login("B"), login("C", "other")
     ],
 )
 def test_a_step(demands, taken, step):
-    """Own idle session first, then a place behind another, then a new connection, then somebody else's."""
+    """A new connection where there may be one more, then somebody else's, for who has less than his share."""
     assert decide(demands, taken, 2) == step
 
 
@@ -94,6 +97,10 @@ class Model:
         )
 
     def settle(self) -> None:
+        for session in self.sessions:
+            if self.backlog[session[0]] and not (session[1] or session[2]):
+                session[1] = True
+                self.backlog[session[0]] -= 1
         for _ in range(1000):
             taken = len(self.sessions) + len(self.dialling)
             assert taken <= self.limit
@@ -103,9 +110,6 @@ class Model:
             kind, one = step
             mine = [session for session in self.sessions if session[0] == one and not session[2]]
             match kind:
-                case Step.USE_IDLE:
-                    next(session for session in mine if not session[1])[1] = True
-                    self.backlog[one] -= 1
                 case Step.DIAL:
                     self.dialling.append(one)
                 case Step.CLOSE_IDLE:

@@ -1,0 +1,31 @@
+"""How many messages a connection carries, and when its successor is dialled. Pure.
+
+SparkPost ends a connection after so many messages, and a new one costs eight round trips: time for as many messages to
+pile up on the others. Connections that are made together, as after an outage, and share their load evenly, would all be
+worn out at once, and nobody would be left to carry anything. So their ends are kept apart, and a connection whose end
+is near has its successor dialled before it is needed.
+"""
+
+from collections.abc import Collection
+from typing import Final
+
+DIAL: Final = 10  # messages that a connection carries while another is dialled, one in each round trip
+
+
+def lifetime(messages: int, connections: int, left: Collection[int]) -> int:
+    """How many messages a new connection is to carry: `messages`, or fewer to end at another time than the others.
+
+    `left`: how many each of the others has to go. There may be so many `connections`, and their ends are to be spread
+    over half of what they carry; where there is no room for that, it is as far from the next one as can be.
+    """
+    apart = max(1, messages // (2 * connections))
+
+    def merit(end: int) -> tuple[int, int]:
+        return min([apart, *(abs(end - other) for other in left)]), end
+
+    return max(range(messages - messages // 2, messages + 1), key=merit)
+
+
+def near_end(messages: int) -> int:
+    """How many messages a connection that carries so many has to go when its successor is dialled."""
+    return min(DIAL, messages // 2)

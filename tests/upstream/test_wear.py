@@ -1,0 +1,53 @@
+"""How long connections last: apart from each other, and never for more messages than they may carry."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.upstream.wear import DIAL, lifetime, near_end
+
+
+@pytest.mark.parametrize(
+    ("messages", "connections", "left", "lasts"),
+    [
+        (100, 10, [], 100),
+        (100, 10, [100], 95),
+        (100, 10, [100, 95], 90),
+        (100, 10, [88, 40], 100),  # no other is near
+        (100, 10, [97], 92),
+        (20, 10, [20, 19], 18),
+        (100, 1, [], 100),
+        (1, 10, [1, 1], 1),
+        (2, 1, [2], 1),
+    ],
+)
+def test_a_new_connection_ends_apart_from_the_others(messages, connections, left, lasts):
+    """It carries as many as it may, but for that."""
+    assert lifetime(messages, connections, left) == lasts
+
+
+@given(st.integers(1, 1000), st.integers(1, 50), st.data())
+def test_it_carries_half_of_what_it_may_at_least(messages, connections, data):
+    """Wherever the others end."""
+    left = data.draw(st.lists(st.integers(0, messages), max_size=connections))
+
+    assert messages - messages // 2 <= lifetime(messages, connections, left) <= messages
+
+
+@pytest.mark.parametrize(("messages", "apart"), [(100, 5), (20, 1)])
+def test_connections_that_are_made_at_once_do_not_end_at_once(messages, apart):
+    """As after an outage, with the same load on each."""
+    left: list[int] = []
+    for _ in range(10):
+        left.append(lifetime(messages, 10, left))
+    left.sort()
+
+    assert all(later - earlier >= apart for earlier, later in itertools.pairwise(left))
+
+
+@pytest.mark.parametrize(("messages", "near"), [(100, DIAL), (20, DIAL), (10, 5), (1, 0)])
+def test_the_end_is_near_when_there_is_just_time_for_a_dial(messages, near):
+    """Of one that carries few messages it is the second half."""
+    assert near_end(messages) == near
