@@ -4,7 +4,8 @@ Each dial is a `Race` over the ports and addresses of a target. What "works" mea
 gets an address, says when it is connected, and either returns or raises UpstreamFailure.
 
 The port that worked is tried first next time, and dials that are still waiting for it hear of it. Now and then a
-preferred port is probed again, beside the mail and never in its way.
+preferred port is probed again, beside the mail and never in its way; where there may be no connection beside the
+mail's, one dial begins with it instead.
 """
 
 import asyncio
@@ -99,10 +100,16 @@ class Dialler(Generic[T]):
             self._watcher.target_down(target, fact)
 
     def _ports(self, target: Target, slots: Slots) -> list[int]:
-        """The ports to try: the one that worked last, then the others in their order."""
+        """The ports to try: the one that worked last, then the others in their order.
+
+        Where a preferred port is due to be probed and there is no connection to spare for it, all in their order.
+        """
         loop = asyncio.get_running_loop()
         port, until = self._remembered.get(target, (target.ports[0], float("inf")))
-        if loop.time() > until and target not in self._probes and slots.take():
+        if loop.time() > until and target not in self._probes:
+            if not slots.take():
+                self._remembered[target] = (port, loop.time() + MEMORY_SECONDS)
+                return list(target.ports)
             # What it finds is only a hint for later dials: it need not be waited for, not even at the end.
             self._probes[target] = loop.create_task(self._probe(target, port, slots))
         return [port, *(other for other in target.ports if other != port)]

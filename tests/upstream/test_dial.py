@@ -200,15 +200,29 @@ async def test_steady_mail_does_not_put_the_probe_off(monkeypatch):
             await dial(dialler)
 
 
-async def test_without_a_slot_to_spare_nothing_is_probed(monkeypatch):
-    """Mail comes first."""
-    monkeypatch.setattr(dial_module, "MEMORY_SECONDS", -1.0)
-    script = Script(p587=failing(), p2525="yes")
+async def test_without_a_slot_to_spare_one_dial_begins_with_the_preferred_port(monkeypatch):
+    """Once in the time after which it would be probed; the others go where mail is known to get through."""
+    script, slots = Script(p587=failing(), p2525="yes"), Plenty(limit=0)
     dialler = Dialler(script, fallback_after=100)
+    monkeypatch.setattr(dial_module, "MEMORY_SECONDS", -1.0)
+    await dial(dialler, slots)
+    monkeypatch.setattr(dial_module, "MEMORY_SECONDS", 100.0)
     for _ in range(3):
-        await dial(dialler, Plenty(limit=0))
+        assert await dial(dialler, slots) == "yes"
 
-    assert script.dialled == [587, 2525, 2525, 2525]
+    assert script.dialled == [587, 2525, 587, 2525, 2525, 2525]
+
+
+async def test_a_single_connection_finds_its_way_back(monkeypatch):
+    """The preferred port works again: the dial that begins with it ends with it, and so do those that follow."""
+    monkeypatch.setattr(dial_module, "MEMORY_SECONDS", -1.0)
+    script, slots, watcher = Script(p587=None, p2525="yes"), Plenty(limit=0), Watched()
+    dialler = Dialler(script, fallback_after=0.01, watcher=watcher)
+    await dial(dialler, slots)
+    script.ports[587] = "preferred"
+
+    assert [await dial(dialler, slots) for _ in range(2)] == ["preferred"] * 2
+    assert watcher.told == ["up 2525", "fallback 2525", "up 587", "up 587"]
 
 
 async def test_who_waits_for_a_silent_port_hears_that_it_works_again():
