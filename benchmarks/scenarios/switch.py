@@ -16,10 +16,22 @@ RTT = 20.0
 RATE = 100.0
 CLIENTS = 30
 FALLBACK_AFTER = 2.0
-MEMORY = 3.0
+MEMORY = 4.0
 """Seconds before the relay looks at the blocked port again; minutes otherwise."""
 
-QUIET, BLOCKED, OPEN = 3.0, 5.0, 8.0
+MESSAGES, DIAL = 20, 8
+"""What a connection carries, one in each round trip: few, so that connections are made all the time. And how many round
+trips it takes to make one."""
+
+RAMP = 3 * DIAL * RTT / 1000
+"""Seconds until all connections are there again: the first, those that it allows, and the rest."""
+
+SPARE_RATE = CONNECTIONS * MESSAGES / ((MESSAGES + DIAL) * RTT / 1000) - RATE
+
+CATCH_UP = 1.25 * (RAMP + RATE * (FALLBACK_AFTER + RAMP) / SPARE_RATE)
+"""Seconds in which what had to wait can be carried beside what comes, as far as the line goes, and a quarter more."""
+
+QUIET, BLOCKED, OPEN = 4.0, 6.0, 8.0
 """Seconds of each act."""
 
 JITTER = 50.0
@@ -33,7 +45,7 @@ def switch() -> list[Finding]:
         configuration["upstream"] |= {
             "ports": here.sink.ports,
             "fallback_after": f"{FALLBACK_AFTER:g}s",
-            "messages_per_connection": 20,  # so that connections are made all the time
+            "messages_per_connection": MESSAGES,
         }
         configuration["delivery"] = {"retry": {"first": "1s"}}
         launcher = ("-m", "benchmarks.scenarios.hurried", str(MEMORY))
@@ -67,8 +79,8 @@ def play(here: Stage) -> list[Finding]:
     await_arrival(here.sink, result.accepted)
     counters = here.sink.read()
     latencies = Latencies.read(log)
-    quiet = latencies.between(result.started + 1, blocked_at)
-    settled = blocked_at + FALLBACK_AFTER + 1
+    quiet = latencies.between(result.started + 1, blocked_at - 1)
+    settled = blocked_at + FALLBACK_AFTER + CATCH_UP
     hit = latencies.between(blocked_at - 1, settled)
     later = latencies.between(settled, opened_at)
     after = latencies.between(opened_at)
