@@ -45,7 +45,7 @@ class Content(NamedTuple):
 
     `header` is the header section without the empty line that ends it; `body` begins with that empty line where there
     is one. `longest_line` (octets, CRLF not counted) and `eight_bit` say whether anything must be re-encoded on the
-    way out.
+    way out; lines that may travel as they are need not have been measured.
     """
 
     header: bytes

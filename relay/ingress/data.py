@@ -117,18 +117,28 @@ class DataReader:
         """Take octets. None: the end has not come; else the octets that follow it."""
         held = self._held + octets
         line_end = self._line_end
-        found = line_end.first_dot(held)
-        dot = len(held) if found is None else found.start()
-        end = held.find(line_end.end_of_data, dot)
-        if end >= 0:
-            self._keep(held[: end + len(line_end.octets)], dotted=dot < end)
-            self._body.share.settle(self._used)
-            return held[end + len(line_end.end_of_data) :]
-        self._last = held[-5:]
-        decided = len(held) - self._undecided(held)
-        self._held = held[decided:]
-        self._keep(held[:decided], dotted=dot < decided)
+        pieces = line_end.split_at_dots(held) if b"." in held else [held]
+        end = self._end(pieces)
+        if end is not None:
+            self._keep(line_end.octets.join([*pieces[:end], b""]))
+            rest = line_end.stuffed.join(pieces[end:])[len(line_end.octets) :]
+        else:
+            rest = None
+            undecided = self._undecided(held)
+            self._held = held[len(held) - undecided :]
+            self._last = held[-5:]
+            unstuffed = line_end.octets.join(pieces)
+            self._keep(unstuffed[: len(unstuffed) - undecided + self._held.count(b".")])
         self._body.share.settle(self._used)
+        return rest
+
+    def _end(self, pieces: list[bytes]) -> int | None:
+        """Which piece stands behind the final dot; each but the first is what followed a dot at the start of a line."""
+        line_end, last = self._line_end.octets, len(pieces) - 1
+        for number in range(1, last + 1):
+            piece = pieces[number]
+            if piece.startswith(line_end) or (not piece and number < last):  # the line end of the next dot
+                return number
         return None
 
     def _undecided(self, held: bytes) -> int:
@@ -140,9 +150,9 @@ class DataReader:
                 return count + held.endswith(b"\r", 0, len(held) - count)
         return int(held.endswith(b"\r"))
 
-    def _keep(self, octets: bytes, *, dotted: bool) -> None:
+    def _keep(self, octets: bytes) -> None:
         lines = self._lines
-        octets = lines.unwrap(octets, dotted=dotted)
+        octets = lines.unwrap(octets)
         if not self._keeping:
             return
         if lines.size > self._limits.message_size or lines.longest_line > self._limits.line_length:

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from relay.core.mime import MAX_LINE
+
 EVERY_LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
@@ -26,7 +28,9 @@ class Data:
 
     @property
     def longest_line(self) -> int:
-        return max(map(len, self.content.split(b"\r\n")))
+        """0 where every line may travel."""
+        longest = max(map(len, self.content.split(b"\r\n")))
+        return longest if longest > MAX_LINE else 0
 
 
 def data(octets: bytes, line_end: bytes, *, without_nul: bool = False) -> Data | None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core import reply
+from relay.core.mime import MAX_LINE
 from relay.ingress import body as body_module
 from relay.ingress.body import MEMORY_LIMIT, scratch_problem
 from relay.ingress.data import HEADER_LIMIT, DataLimits, DataReader
@@ -141,11 +142,13 @@ def test_large_content_is_spooled_to_a_file_and_can_be_read_twice():
 
 
 def test_measures():
-    """The longest line and 8-bit octets are known without another pass."""
-    reader, _ = read(b"ab\r\nabcdef\r\n\xe9\r\n.\r\n", size=1)
+    """Lines that are too long to travel and 8-bit octets are known without another pass."""
+    reader, _ = read(b"ab\r\n" + b"x" * 1000 + b"\r\n" + b"y" * 999 + b"\r\n\xe9\r\n.\r\n", size=1)
+    short, _ = read(b"x" * MAX_LINE + b"\r\n.\r\n")
 
-    assert reader.content().longest_line == 6
+    assert reader.content().longest_line == 1000
     assert reader.content().eight_bit
+    assert short.content().longest_line == 0
 
 
 @pytest.mark.parametrize(
@@ -161,7 +164,10 @@ def test_a_client_that_believes_to_be_done_is_noticed(octets, stalled):
 
 ALPHABET = st.lists(
     st.sampled_from(
-        [b"\r\n", b"\n", b"\r", b".", b"..", b"a", b"X: y", b"\xff", b"\x00", b"\r\n.\r\n", b"\r\n\r\n", b"x" * 50]
+        [
+            *(b"\r\n", b"\n", b"\r", b".", b"..", b"a", b"X: y", b"\xff", b"\x00"),
+            *(b"\r\n.\r\n", b"\r\n\r\n", b"x" * 50, b"y" * 998),
+        ]
     )
 ).map(b"".join)
 
@@ -194,7 +200,8 @@ def test_content_is_lines_ended_by_crlf(octets):
 
     assert re.search(rb"\r(?!\n)|(?<!\r)\n", content) is None
     assert content == b"" or content.endswith(b"\r\n")
-    assert reader.content().longest_line == max(len(line) for line in content.split(b"\r\n"))
+    longest = max(len(line) for line in content.split(b"\r\n"))
+    assert reader.content().longest_line == (longest if longest > MAX_LINE else 0)
 
 
 def test_a_file_that_takes_long_to_close_is_closed_elsewhere(monkeypatch):
