@@ -207,6 +207,7 @@ class Relay:
                 envelope=EnvelopeLimits(limits.message_size, limits.recipients),
                 data=DataLimits(limits.message_size, limits.line_length),
                 memory=self.data_memory,
+                drafts=self.spool,
             ),
             tls=tls,
             implicit_tls=section.tls.mode == "implicit",

@@ -1,6 +1,6 @@
 """A message as it moves through the relay: its queue id, its envelope and its content."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -21,6 +21,20 @@ class Body(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def gathered(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same octets in fewer pieces: each but the last has at least so many."""
+    pieces: list[bytes] = []
+    held = 0
+    for chunk in chunks:
+        pieces.append(chunk)
+        held += len(chunk)
+        if held >= size:
+            yield b"".join(pieces)
+            pieces, held = [], 0
+    if held:
+        yield b"".join(pieces)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from io import FileIO
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from relay.core.envelope import Recipient
 from relay.core.lifecycle import Event, State
@@ -251,6 +252,24 @@ class Archive(Protocol):
         `assignment` is what a released message travels under from now on.
         """
         ...
+
+
+class Drafts(Protocol):
+    """Files for large bodies while they are received: one that is to be stored need not be written again."""
+
+    def draft(self) -> FileIO | None:
+        """A new file that is gone when it is closed, unless `Spool.put` has been given its body; None if no mail can be
+        taken in now.
+        """
+        ...
+
+
+@runtime_checkable
+class InFile(Protocol):
+    """A body that says which file it is in, if it is in one."""
+
+    @property
+    def file(self) -> FileIO | None: ...
 
 
 class LoginProof(Protocol):

@@ -19,6 +19,7 @@ from typing import Final
 from relay.core import reply
 from relay.core.message import Content
 from relay.core.mime import MAX_LINE
+from relay.core.ports import Drafts
 from relay.core.reply import Reply
 from relay.core.tolerance import Tolerance
 from relay.ingress.body import StoredBody
@@ -59,7 +60,9 @@ class DataReader:
         "_lines",
     )
 
-    def __init__(self, limits: DataLimits, line_end: LineEnd, share: Share | None = None) -> None:
+    def __init__(
+        self, limits: DataLimits, line_end: LineEnd, share: Share | None = None, drafts: Drafts | None = None
+    ) -> None:
         self._limits = limits
         self._line_end = line_end
         # RFC 5321 §4.1.1.4: the CRLF of the DATA command counts as the one before a first dot. It is not content.
@@ -68,7 +71,7 @@ class DataReader:
         self._lines = Unwrapper(line_end)
         self._header = bytearray()
         self._in_header = True
-        self._body = StoredBody(share)
+        self._body = StoredBody(share, drafts)
         self._keeping = True
         self._lack: Reply | None = None
 
@@ -135,9 +138,9 @@ class DataReader:
     def _end(self, pieces: list[bytes]) -> int | None:
         """Which piece stands behind the final dot; each but the first is what followed a dot at the start of a line."""
         line_end, last = self._line_end.octets, len(pieces) - 1
-        for number in range(1, last + 1):
-            piece = pieces[number]
-            if piece.startswith(line_end) or (not piece and number < last):  # the line end of the next dot
+        for number, piece in enumerate(pieces):
+            # Nothing between two dots: the line end that begins the second is the one that ends the first.
+            if (piece.startswith(line_end) if piece else number < last) and number:
                 return number
         return None
 

@@ -193,7 +193,8 @@ class Dialogue:
         """Say what a command is answered, and do what that entails."""
         if answer is reply.DATA_GO:
             assert self._lines.line_end is not None
-            self._reader = DataReader(self._settings.data, self._lines.line_end, self._settings.memory.share())
+            settings = self._settings
+            self._reader = DataReader(settings.data, self._lines.line_end, settings.memory.share(), settings.drafts)
         elif answer is reply.TLS_GO:
             if self.waiting:
                 # Commands sent in clear must not be read as if they had come under TLS (CVE-2011-0411).

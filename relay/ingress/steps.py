@@ -5,6 +5,7 @@ from typing import Protocol
 
 from relay.core.envelope import Envelope
 from relay.core.message import Content
+from relay.core.ports import Drafts
 from relay.core.reply import Reply
 from relay.core.secret import Secret
 from relay.core.tolerance import Tolerance
@@ -19,7 +20,7 @@ class DialogueSettings:
     """What a listener offers; the same object for all its sessions.
 
     `auth` is "none", "optional", "required" or "passthrough"; `starttls` whether STARTTLS is offered. `memory` is that
-    of all listeners together.
+    of all listeners together; `drafts` are where large bodies go, if anywhere but to temporary files.
     """
 
     hostname: str
@@ -28,6 +29,7 @@ class DialogueSettings:
     envelope: EnvelopeLimits
     data: DataLimits
     memory: DataMemory = field(default_factory=DataMemory)
+    drafts: Drafts | None = None
 
 
 class Observer(Protocol):

@@ -36,7 +36,7 @@ from relay.observe import log as events
 from relay.spool import claims, commands, database, reading, rows
 from relay.spool.background import Background
 from relay.spool.clock import SpoolClock
-from relay.spool.content import ContentStore
+from relay.spool.content import ContentStore, Draft
 from relay.spool.database import unusable
 from relay.spool.health import Health
 from relay.spool.lock import SpoolLock
@@ -201,15 +201,28 @@ class SqliteSpool:
         await asyncio.wait([storing])
         storing.result()
 
-    async def _put_file(self, deposit: Deposit) -> int:
-        """Write the body of a message to its file; the checksum."""
-        message = deposit.message
-        job = self._files.submit(self._store.write, message.queue_id, message.content.header, message.content.body)
+    def draft(self) -> Draft | None:
+        """A file for a body that is being received (see `core.ports.Drafts`)."""
+        if self.problem is not None:
+            return None
         try:
-            return await asyncio.wrap_future(job)
+            return self._store.draft(self._room.ask)
+        except OSError as error:
+            self._health.report("content", str(unavailable_by(error)))
+            return None
+
+    async def _put_file(self, deposit: Deposit) -> int:
+        """Make the body of a message its file; the checksum."""
+        message = deposit.message
+        keeping = self._store.keeping(message.queue_id, message.content.header, message.content.body)
+        job = self._background.begin(self._in_thread(keeping))
+        try:
+            await asyncio.wait([job])
         except asyncio.CancelledError:
-            job.add_done_callback(lambda _: self._store.remove(message.queue_id))
+            job.add_done_callback(lambda _: self._discard(() if job.exception() else [message.queue_id]))
             raise
+        try:
+            return job.result()
         except OSError as error:
             unavailable = unavailable_by(error)
             self._health.report("content", str(unavailable))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from relay.core.message import Content
+from relay.core.message import Content, gathered
 from relay.core.recode import must_recode, recode
 
 _split_at_dots = re.compile(rb"\r\n\.").split  # with `join` three times as fast as the `replace` of bytes
@@ -16,21 +16,7 @@ def stuffed(content: Content, *, eight_bit_ok: bool) -> Iterator[bytes]:
     chunks: Iterable[bytes] = content.chunks()
     if must_recode(content.longest_line, eight_bit=content.eight_bit, eight_bit_ok=eight_bit_ok):
         chunks = recode(content.chunks, eight_bit_ok=eight_bit_ok)
-    return _stuff(_gather(chunks))
-
-
-def _gather(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same octets in fewer pieces: a small message is one."""
-    gathered: list[bytes] = []
-    size = 0
-    for chunk in chunks:
-        gathered.append(chunk)
-        size += len(chunk)
-        if size >= WRITE_SIZE:
-            yield b"".join(gathered)
-            gathered, size = [], 0
-    if size:
-        yield b"".join(gathered)
+    return _stuff(gathered(chunks, WRITE_SIZE))
 
 
 def _stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:

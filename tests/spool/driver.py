@@ -14,19 +14,26 @@ from relay.core.lifecycle import Event
 from relay.core.spooled import SpoolUnavailable
 from relay.spool import health, writer
 from relay.spool.sqlite import SqliteSpool
-from tests.support.mail import LARGE, SMALL, deferred, delivered, deposit
+from tests.support.mail import LARGE, SMALL, deferred, delivered, deposit, in_draft
 
 RECOVERY = 0.02  # seconds; nobody wants to wait
 LOG_LIMIT = 1_000_000  # octets; nor to write much
 
 
 async def _obey(
-    spool: SqliteSpool, do: str, queue_id: str = "", large: bool = False, claimed: bool = False, size: int = 0
+    spool: SqliteSpool,
+    do: str,
+    queue_id: str = "",
+    large: bool = False,
+    claimed: bool = False,
+    size: int = 0,
+    drafted: bool = False,
 ) -> Any:
     match do:
         case "put":
             body = LARGE if large else SMALL + bytes(size)
-            return await spool.put(deposit(queue_id, body=body, claimed=claimed))
+            new = deposit(queue_id, body=body, claimed=claimed)
+            return await spool.put(in_draft(new, spool) if drafted else new)
         case "claim":
             claimed_now = await spool.claim(100)
             return {

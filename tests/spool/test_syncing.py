@@ -47,13 +47,14 @@ def _completed(trace: str) -> Iterator[tuple[str, str]]:
 
 
 async def test_log_content_file_and_directory_are_synced_before_a_put_returns(tmp_path: Path) -> None:
-    """One small message, then one large, in a trace of the system calls."""
+    """One small message, then one large, then one in a draft, in a trace of the system calls."""
     strace = _tracer()
     database, trace = tmp_path / "spool.db", tmp_path / "trace"
     under = (strace, "-f", "-y", "-s", "64", "-e", "trace=fsync,fdatasync,write", "-o", str(trace))
     async with driven(database, under=under, preload=False) as spool:
         await spool.ask("put", "Q1")
         await spool.ask("put", "Q2", large=True)
+        await spool.ask("put", "Q3", large=True, drafted=True)
         await spool.end()
 
     synced: list[list[str]] = [[]]
@@ -66,6 +67,7 @@ async def test_log_content_file_and_directory_are_synced_before_a_put_returns(tm
     log, content = f"{database}-wal", f"{database}.content"
     assert log in synced[0]
     assert synced[1] == [f"{content}/Q2", content, log]
+    assert synced[2] == [f"{content}/.draft-0", content, log]
 
 
 async def test_a_disk_that_loses_what_was_not_synced_has_every_message_that_was_promised(tmp_path: Path) -> None:
@@ -76,7 +78,7 @@ async def test_a_disk_that_loses_what_was_not_synced_has_every_message_that_was_
     async with driven(disk / "spool.db", shadow=shadow) as spool:
         for number in range(12):
             queue_id, large = f"Q{number:02}", number % 2 == 0
-            await spool.ask("put", queue_id, large=large, claimed=number % 3 == 0)
+            await spool.ask("put", queue_id, large=large, claimed=number % 3 == 0, drafted=number % 4 == 0)
             promised[queue_id] = (LARGE if large else SMALL, State.QUEUED)
             if number % 6 == 3:
                 await spool.ask("deliver", queue_id)
@@ -101,15 +103,18 @@ async def _check(database: Path, promised: dict[str, tuple[bytes, State]]) -> No
         await spool.close()
 
 
+@pytest.mark.parametrize("drafted", [False, True])
 @pytest.mark.parametrize("left_out", ["spool.db-wal", "spool.db.content/", "spool.db.content$"])
-async def test_the_disk_that_forgets_finds_out_a_sync_that_is_left_out(tmp_path: Path, left_out: str) -> None:
+async def test_the_disk_that_forgets_finds_out_a_sync_that_is_left_out(
+    tmp_path: Path, left_out: str, drafted: bool
+) -> None:
     """The test above would notice: here a sync is only pretended, and the message is not there."""
     disk, shadow = tmp_path / "disk", tmp_path / "shadow"
     disk.mkdir()
     async with driven(disk / "spool.db", shadow=shadow) as spool:
         await spool.ask("put", "Q1", large=True)
         spool.fail("pretend", left_out)
-        await spool.ask("put", "Q2", large=True)
+        await spool.ask("put", "Q2", large=True, drafted=drafted)
         await spool.kill()
 
     with pytest.raises((AssertionError, Unreadable)):

@@ -15,7 +15,7 @@ from relay.spool.sqlite import SqliteSpool
 from tests.spool.driven import small_disk
 from tests.spool.homes import SqliteHome
 from tests.support.clock import ManualClock
-from tests.support.mail import LARGE, deferred, delivered, deposit
+from tests.support.mail import LARGE, deferred, delivered, deposit, in_draft
 
 
 @pytest.fixture(autouse=True)
@@ -283,11 +283,21 @@ async def _cancelled(work: _CancelledAt) -> bool:
 
 
 @pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize("large", [False, True])
-async def test_a_put_that_is_cancelled_has_stored_all_or_nothing(sqlite: SqliteHome, late: bool, large: bool) -> None:
+@pytest.mark.parametrize("kind", ["small", "large", "drafted"])
+async def test_a_put_that_is_cancelled_has_stored_all_or_nothing(sqlite: SqliteHome, late: bool, kind: str) -> None:
+    large = kind != "small"
     body = LARGE if large else b"\r\nhello\r\n"
 
-    count = await _cancelled_everywhere(lambda n: sqlite.spool.put(deposit(f"Q{n}", body=body)), late=late)
+    async def put(number: int) -> None:
+        new = deposit(f"Q{number}", body=body)
+        if kind == "drafted":
+            new = in_draft(new, sqlite.spool)
+        try:
+            await sqlite.spool.put(new)
+        finally:
+            new.message.content.close()
+
+    count = await _cancelled_everywhere(put, late=late)
     await sqlite.restart()
 
     assert count >= 1 + large

@@ -1,10 +1,14 @@
 """Messages, and what becomes of them, for tests that have nothing to say about their particulars."""
 
+from dataclasses import replace
+
 from relay.core.envelope import Address, Envelope, Recipient, ReversePath
 from relay.core.lifecycle import Event, Fate, Settlement, Verdict
 from relay.core.login import Assignment
 from relay.core.message import Content, MemoryBody, Message
+from relay.core.ports import Drafts
 from relay.core.spooled import Deposit, Record
+from relay.ingress.body import StoredBody
 from relay.spool.content import INLINE_LIMIT
 
 HEADER = b"From: a@example.com\r\nSubject: test\r\n"
@@ -24,6 +28,16 @@ def message(queue_id: str, *, recipients: int = 1, body: bytes = SMALL, null_sen
         envid="QQ314159",
     )
     return Message(queue_id, envelope, Content(HEADER, MemoryBody(body), 76, eight_bit=False))
+
+
+def in_draft(deposit: Deposit, drafts: Drafts) -> Deposit:
+    """The same with its body in a draft, as it comes when it is large."""
+    message = deposit.message
+    body = StoredBody(drafts=drafts)
+    for octets in message.content.body.chunks():
+        body.append(octets)
+    body.move_to_file()
+    return replace(deposit, message=replace(message, content=replace(message.content, body=body)))
 
 
 def deposit(

@@ -2,6 +2,8 @@
 
 import re
 import tempfile
+from io import FileIO
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -225,13 +227,39 @@ def test_a_file_that_takes_long_to_close_is_closed_elsewhere(monkeypatch):
         list(content.body.chunks())
 
 
+class Place:
+    """Gives files of its own for large bodies, as long as it has some."""
+
+    def __init__(self, *files: Path) -> None:
+        self._files = list(files)
+
+    def draft(self) -> FileIO | None:
+        return FileIO(self._files.pop(), "x+") if self._files else None
+
+
+def test_a_large_body_goes_where_the_spool_wants_it(tmp_path):
+    """And to a temporary file when the spool takes none."""
+    place = Place(tmp_path / "draft")
+    body = b"\r\n" + b"0123456\r\n" * (MEMORY_LIMIT // 8)
+    readers = [DataReader(DataLimits(2_000_000, 1000), LineEnd.CRLF, drafts=place) for _ in range(2)]
+
+    for reader in readers:
+        assert reader.feed(body + b".\r\n") == b""
+        assert octets_of(reader) == body
+    assert (tmp_path / "draft").read_bytes() == body
+    assert [path.name for path in tmp_path.iterdir()] == ["draft"]
+    for reader in readers:
+        reader.discard()
+
+
 def test_without_room_for_a_temporary_file(monkeypatch, tmp_path):
     """Small messages pass, a large one is 452 and read to its end; at the start there is a warning with the remedy."""
     assert scratch_problem() is None
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
 
     small, _ = read(b"Subject: x\r\n\r\nbody\r\n.\r\n")
-    large, rest = read(b"Subject: x\r\n\r\n" + b"line\r\n" * MEMORY_LIMIT + b".\r\nQUIT\r\n")
+    lines = b"0123456\r\n" * (MEMORY_LIMIT // 8)
+    large, rest = read(b"Subject: x\r\n\r\n" + lines + b".\r\nQUIT\r\n", limits=DataLimits(2_000_000, 1000))
 
     assert small.refusal is None
     assert large.refusal == reply.NO_ROOM
