@@ -10,7 +10,6 @@ An exception anywhere is a defect of ours: it is logged, the client hears `451 4
 
 import asyncio
 import ssl
-from asyncio import sslproto
 from collections.abc import Awaitable, Mapping
 from typing import Any, Final, cast
 
@@ -39,9 +38,6 @@ CLOSE_SECONDS: Final = 10.0  # for the last reply to leave, and for TLS to shut 
 QUIT_SECONDS: Final = 1.0  # for a client's QUIT when the relay is shutting down
 HANDSHAKE_SECONDS: Final = 30.0
 MEMORY_SECONDS: Final = 30.0  # for other messages to go; clients wait three minutes (RFC 5321 §4.5.3.2.5)
-
-# asyncio fills a buffer of 256 KB with zeros for every TLS connection, before its handshake. A TLS record has 16 KB.
-sslproto.SSLProtocol.max_size = 32 * 1024
 
 
 def blank(service: Service, loop: asyncio.AbstractEventLoop) -> Mapping[str, Any]:
