@@ -9,6 +9,7 @@ from relay.config import Config, Credential
 from relay.core.login import PASSTHROUGH, SUFFIX, Assignment, Login, Target, parse_subaccount, username_for
 from relay.core.secret import Secret
 
+REMEMBERED: Final = 10_000  # logins of subaccounts; beyond, they are put together anew
 INJECTION: Final = "SMTP_Injection"  # fact sheet 1.1: the user name of every SparkPost account that is not Enterprise
 
 # How applications write a subaccount into a user name: SparkPost's own suffix, or the short forms `name+N` and `N`.
@@ -34,6 +35,7 @@ class Credentials:
         self._username = username
         self._bases = frozenset({INJECTION.lower(), username.lower()})
         self._logins = dict(logins)
+        self._of_subaccounts: dict[tuple[str, int], Login] = {}
         self._api_url = api_url
         self._api_urls = api_urls
 
@@ -58,7 +60,13 @@ class Credentials:
         bare = self._logins.get(credential)
         if bare is None or subaccount is None:
             return bare
-        return bare._replace(username=username_for(bare.username, subaccount))
+        known = self._of_subaccounts.get((credential, subaccount))
+        if known is None:  # it is asked for several times a message
+            if len(self._of_subaccounts) >= REMEMBERED:
+                self._of_subaccounts.clear()
+            known = bare._replace(username=username_for(bare.username, subaccount))
+            self._of_subaccounts[credential, subaccount] = known
+        return known
 
     def api_url(self, login: Login) -> str | None:
         """The HTTP API of the account that a login belongs to; None for a host of its own without a named API."""
@@ -71,6 +79,7 @@ class Credentials:
         if bare.key == key:
             return False
         self._logins[credential] = bare._replace(key=key)
+        self._of_subaccounts.clear()
         return True
 
     def current(self, login: Login) -> bool:

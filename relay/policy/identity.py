@@ -14,7 +14,7 @@ Conditions are compiled once into a test and the words for its failure, so an ex
 
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from relay.config import Config, Identity
@@ -58,7 +58,7 @@ class Considered:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whose mail a transaction is, what its rule allows, and how it was found: each rule up to the one that matched.
+    """Whose mail a transaction is, and what its rule allows.
 
     `rate`: how much of it may come; None for as much as there is.
     """
@@ -66,7 +66,6 @@ class Decision:
     assignment: Assignment
     senders: tuple[MailPattern, ...]
     max_recipients: int
-    explanation: tuple[Considered, ...]
     rate: Rate | None = None
 
 
@@ -85,13 +84,12 @@ class _Condition:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """One identity, compiled."""
+    """One identity, compiled; `usual` is what it yields for all whose login says no more than that they are meant."""
 
     identity: Identity
     login: LoginPattern | None
-    senders: tuple[MailPattern, ...]
     conditions: tuple[_Condition, ...]
-    rate: Rate | None
+    usual: Decision
 
     @classmethod
     def compile(cls, identity: Identity) -> Self:
@@ -99,20 +97,31 @@ class _Rule:
         conditions = (*_login_conditions(identity.name, login), *_other_conditions(identity))
         limits = identity.limits
         rate = Rate(limits.messages_per_minute, limits.messages_per_day)
-        senders = tuple(map(MailPattern.compile, identity.senders))
-        return cls(identity, login, senders, conditions, None if rate == Rate(None, None) else rate)
+        usual = Decision(
+            Assignment(identity.name, identity.credential, identity.subaccount),
+            tuple(map(MailPattern.compile, identity.senders)),
+            limits.max_recipients,
+            None if rate == Rate(None, None) else rate,
+        )
+        return cls(identity, login, conditions, usual)
 
-    def consider(self, client: Client, reverse_path: ReversePath) -> Considered:
-        failures = (condition.otherwise for condition in self.conditions if not condition.holds(client, reverse_path))
-        return Considered(self.identity.name, next(failures, None))
+    def failure(self, client: Client, reverse_path: ReversePath) -> str | None:
+        """The first condition that does not hold, in words; None if the rule matches."""
+        for condition in self.conditions:
+            if not condition.holds(client, reverse_path):
+                return condition.otherwise
+        return None
 
-    def assign(self, client: Client) -> Assignment:
-        """The names a matching session's mail gets; a passthrough session keeps its own key and subaccount."""
+    def decide(self, client: Client) -> Decision:
+        """Whose mail a matching session's is; a passthrough session keeps its own key and subaccount."""
         if client.passthrough:
             _, _, number = (client.login or "").partition(SUFFIX)
-            return Assignment(self.identity.name, PASSTHROUGH, parse_subaccount(number))
+            assignment = Assignment(self.identity.name, PASSTHROUGH, parse_subaccount(number))
+            return replace(self.usual, assignment=assignment)
         captured = self.login.subaccount(client.login) if self.login is not None and client.login is not None else None
-        return Assignment(self.identity.name, self.identity.credential, captured or self.identity.subaccount)
+        if not captured:
+            return self.usual
+        return replace(self.usual, assignment=replace(self.usual.assignment, subaccount=captured))
 
 
 def _login_conditions(name: str, login: LoginPattern | None) -> Iterator[_Condition]:
@@ -152,6 +161,7 @@ class Identities:
 
     def __init__(self, identities: tuple[Identity, ...]) -> None:
         self._rules = tuple(map(_Rule.compile, identities))
+        self._by_name = {rule.identity.name: rule for rule in reversed(self._rules)}
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
@@ -161,31 +171,29 @@ class Identities:
         """What becomes of each rule, in order, up to the first that matches; all of them when none does."""
         considered = []
         for rule in self._rules:
-            considered.append(rule.consider(client, reverse_path))
+            considered.append(Considered(rule.identity.name, rule.failure(client, reverse_path)))
             if considered[-1].failed is None:
                 break
         return tuple(considered)
 
     def choose(self, client: Client, reverse_path: ReversePath) -> Decision | Reply:
         """Whose mail this is, or the refusal to MAIL when no rule matches."""
-        considered = self.consider(client, reverse_path)
-        if considered[-1].failed is not None:
-            return reply.NO_IDENTITY
-        rule = self._rules[len(considered) - 1]
-        most = rule.identity.limits.max_recipients
-        return Decision(rule.assign(client), rule.senders, most, considered, rule.rate)
+        for rule in self._rules:
+            if rule.failure(client, reverse_path) is None:
+                return rule.decide(client)
+        return reply.NO_IDENTITY
 
     def yields(self, assignment: Assignment) -> Assignment | None:
         """What the identity of a stored message yields for it now; None if there is no such identity any more.
 
         A subaccount that was captured from the application's login stays what it was.
         """
-        rule = next((rule for rule in self._rules if rule.identity.name == assignment.identity), None)
+        rule = self._by_name.get(assignment.identity)
         if rule is None:
             return None
+        now = rule.usual.assignment
         captures = rule.login is not None and rule.login.captures
-        subaccount = assignment.subaccount if captures else rule.identity.subaccount
-        return Assignment(assignment.identity, rule.identity.credential, subaccount)
+        return replace(now, subaccount=assignment.subaccount) if captures else now
 
     def passwords(self, login: str) -> Mapping[str, Secret]:
         """The stored password, plain or hashed, of each identity that `login` can be meant for, by identity name."""

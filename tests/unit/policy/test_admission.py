@@ -12,7 +12,7 @@ from relay.policy.patterns import MailPattern
 
 def decision(*senders: str, max_recipients: int = 1000) -> Decision:
     patterns = tuple(map(MailPattern.compile, senders))
-    return Decision(Assignment("billing", "default", None), patterns, max_recipients, ())
+    return Decision(Assignment("billing", "default", None), patterns, max_recipients)
 
 
 RESTRICTED = decision("*@a.example", "boss@b.example")
