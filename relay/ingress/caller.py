@@ -45,7 +45,7 @@ class Caller:
         self._service = service
         self._client = Client(service.listener, self.address, uid)
         self._passthrough: Login | None = None
-        self._origin = Provenance(session_id, service.listener, "", self.name if self.address else "", "SMTP")
+        self._origin: Provenance | None = None
 
     @property
     def premises(self) -> str:
@@ -75,10 +75,11 @@ class Caller:
 
     def origin(self, said: Conversation) -> Provenance:
         """Where a message comes from that has just been completed."""
-        protocol = _protocol(said)
-        if said.helo != self._origin.helo or protocol != self._origin.protocol:
-            self._origin = replace(self._origin, helo=said.helo, protocol=protocol)
-        return self._origin
+        known, helo, protocol = self._origin, said.helo, said.protocol
+        if known is None or known.helo != helo or known.protocol != protocol:
+            peer = "" if self.address is None else self.name
+            known = self._origin = Provenance(self.id, self._service.listener, helo, peer, protocol)
+        return known
 
     def logged_in(self, proof: Authenticated) -> None:
         self._client = replace(
@@ -108,9 +109,10 @@ class Caller:
         )
 
     def replied(self, verb: str, answer: Reply) -> None:
-        self._service.metrics.replies.count(answer.code)
+        metrics = self._service.metrics
+        metrics.replies.count(answer.code)
         if answer.limit is not None:
-            self._service.metrics.limits.labels(answer.limit.value).inc()
+            metrics.limits.count(answer.limit.value)
         if answer.code >= 400 and verb != "DOT":  # the reception tells of messages
             log.info(
                 events.TX_REJECTED,
@@ -122,16 +124,9 @@ class Caller:
 
     def tolerated(self, kind: Tolerance) -> None:
         service = self._service
-        service.metrics.tolerances.labels(kind.value).inc()
+        service.metrics.tolerances.count(kind.value)
         if service.oddities.worth_naming(self.name, kind, service.clock.monotonic()):
             log.info(events.TOLERANCE, session=self.id, listener=service.listener, peer=self.name, kind=kind.value)
-
-
-def _protocol(said: Conversation) -> str:
-    """The `with` word of the Received line (RFC 3848)."""
-    if not said.extended:
-        return "SMTP"
-    return "ESMTP" + "S" * said.tls + "A" * (said.login is not None)
 
 
 @lru_cache(maxsize=1024)

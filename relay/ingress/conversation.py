@@ -17,15 +17,25 @@ from relay.ingress.transaction import Choose, Transaction
 
 _LABEL: Final = "[0-9A-Za-z](?:[0-9A-Za-z-]*[0-9A-Za-z])?"
 _FULL_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})+\.?")
+_NEED_LOGIN: Final = frozenset({"required", "passthrough"})
+_PROTOCOLS: Final = {
+    (False, False): "ESMTP",
+    (False, True): "ESMTPA",
+    (True, False): "ESMTPS",
+    (True, True): "ESMTPSA",
+}
 _LITERAL = re.compile(r"\[(?:IPv6:)?[0-9A-Fa-f.:]+\]", re.IGNORECASE)
 
 
 class Conversation:
     """One session as its commands see it. `plain_auth` says whether AUTH may be used before TLS on this connection."""
 
+    __slots__ = ("_needs_login", "_plain_auth", "_settings", "extended", "helo", "login", "tls", "transaction")
+
     def __init__(self, settings: DialogueSettings, choose: Choose, *, plain_auth: bool) -> None:
         self._settings = settings
         self._plain_auth = plain_auth
+        self._needs_login = settings.auth in _NEED_LOGIN
         self.tls = False
         self.extended = False
         self.helo = ""
@@ -43,6 +53,11 @@ class Conversation:
         """From now on the client is somebody else."""
         self.login = login
         self.transaction.forget()
+
+    @property
+    def protocol(self) -> str:
+        """The `with` word of the Received line (RFC 3848)."""
+        return _PROTOCOLS[self.tls, self.login is not None] if self.extended else "SMTP"
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
@@ -93,7 +108,7 @@ class Conversation:
     def mail(self, argument: str) -> Reply:
         if not self.helo:
             return reply.HELLO_FIRST
-        if self.login is None and self._settings.auth in {"required", "passthrough"}:
+        if self._needs_login and self.login is None:
             return reply.AUTH_REQUIRED if self.tls or self._plain_auth else reply.TLS_REQUIRED
         answer = self.transaction.mail(argument)
         if not self.extended and answer.positive:

@@ -20,7 +20,7 @@ from relay.ingress.auth import AuthExchange, Presented
 from relay.ingress.conversation import COMMANDS, Conversation
 from relay.ingress.data import DataReader
 from relay.ingress.lines import TLS_HANDSHAKE, CommandLines, Mishap
-from relay.ingress.patience import Patience
+from relay.ingress.patience import MAIL_VERBS, Patience
 from relay.ingress.steps import Authenticate, BeginTls, DialogueSettings, Observer, Step, TakeMessage
 from relay.ingress.transaction import Choose
 
@@ -38,7 +38,8 @@ class Dialogue:
         self._observer = observer
         self.client = Conversation(settings, choose, plain_auth=plain_auth)
         self.out = bytearray()
-        self._lines = CommandLines(observer.tolerated)
+        self.lines = CommandLines(observer.tolerated)
+        self.receive = self.lines.add  # octets from the client; they wait until `advance` comes to them
         self._patience = Patience()
         self._reader: DataReader | None = None
         self._auth: AuthExchange | None = None
@@ -55,20 +56,6 @@ class Dialogue:
     def begin_with_tls(self) -> None:
         """Implicit TLS: the handshake comes before the greeting."""
         self._step = BeginTls()
-
-    def receive(self, octets: bytes) -> None:
-        """Octets from the client; they wait until `advance` comes to them."""
-        self._lines.add(octets)
-
-    @property
-    def waiting(self) -> int:
-        """Octets received that `advance` has not come to."""
-        return self._lines.waiting
-
-    @property
-    def commands(self) -> int:
-        """How many lines it has heard, content not counted."""
-        return self._lines.taken
 
     @property
     def in_data(self) -> bool:
@@ -93,7 +80,7 @@ class Dialogue:
                 if not self._read_data(self._reader):
                     return None
                 continue
-            line = self._lines.next(in_auth=self._auth is not None)
+            line = self.lines.next(in_auth=self._auth is not None)
             if line is None:
                 return None
             if isinstance(line, Mishap):
@@ -124,7 +111,7 @@ class Dialogue:
     def await_memory(self, served: Callable[[], None]) -> None:
         """Where the dialogue is starved: `served` is called when it can go on."""
         if self._reader is not None:
-            self._reader.wait_for_memory(self.waiting, served)
+            self._reader.wait_for_memory(self.lines.waiting, served)
 
     def do_without_memory(self) -> None:
         """It has been starved for too long: the message will be refused, and what comes of it is dropped."""
@@ -138,7 +125,7 @@ class Dialogue:
     def abandon(self) -> None:
         """The client is gone: release what an unfinished message holds, and what else was sent."""
         self.closed = True
-        self._lines.take_all()
+        self.lines.take_all()
         if self._reader is not None:
             self._reader.discard()
             self._reader = None
@@ -168,7 +155,7 @@ class Dialogue:
         if command is None:
             verb, argument = self._oddly_written(text)
             command = COMMANDS.get(verb)
-        if self._patience.tried_by_command(verb):
+        if verb not in MAIL_VERBS and self._patience.tried_by_command(verb):
             self._close_with(_told(verb), reply.TOO_MANY_COMMANDS)
         elif command is not None:
             self._answer(verb, command(self.client, argument))
@@ -192,11 +179,11 @@ class Dialogue:
     def _answer(self, verb: str, answer: Reply) -> None:
         """Say what a command is answered, and do what that entails."""
         if answer is reply.DATA_GO:
-            assert self._lines.line_end is not None
+            assert self.lines.line_end is not None
             settings = self._settings
-            self._reader = DataReader(settings.data, self._lines.line_end, settings.memory.share(), settings.drafts)
+            self._reader = DataReader(settings.data, self.lines.line_end, settings.memory.share(), settings.drafts)
         elif answer is reply.TLS_GO:
-            if self.waiting:
+            if self.lines.waiting:
                 # Commands sent in clear must not be read as if they had come under TLS (CVE-2011-0411).
                 self._close_with(verb, reply.TLS_PIPELINED)
                 return
@@ -233,17 +220,17 @@ class Dialogue:
 
     def _read_data(self, reader: DataReader) -> bool:
         """Feed what has arrived to the content; False when its end is still to come, or its memory."""
-        waiting = self._lines.waiting
+        waiting = self.lines.waiting
         if not waiting:
             return False
         self.starved = not reader.admits(waiting)
         if self.starved:
             return False
-        rest = reader.feed(self._lines.take_all())
+        rest = reader.feed(self.lines.take_all())
         if rest is None:
             return False
         if rest:
-            self._lines.add(rest)
+            self.lines.add(rest)
         self._reader = None
         envelope, decision = self.client.transaction.take()
         kinds = reader.tolerances

@@ -15,7 +15,7 @@ from relay.core.reply import Reply
 from relay.ingress.doors import Door, place_of
 from relay.ingress.proxied import Network, ProxiedLink
 from relay.ingress.service import Service
-from relay.ingress.session import SmtpSession, blank
+from relay.ingress.session import SmtpSession, sessions_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +157,9 @@ def tls_context(section: ListenerTls) -> ssl.SSLContext:
 def _factory(
     service: Service, connections: Connections, proxies: tuple[Network, ...]
 ) -> Callable[[], asyncio.BaseProtocol]:
-    attributes = blank(service, asyncio.get_running_loop())
+    create = sessions_of(service, asyncio.get_running_loop())
 
     def session() -> SmtpSession:
-        return SmtpSession(service, connections.next_id(), attributes)
+        return create(service, connections.next_id())
 
     return (lambda: ProxiedLink(service, proxies, session, connections.links)) if proxies else session

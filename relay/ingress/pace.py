@@ -17,27 +17,28 @@ class Pace:
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
-        self._deadline: float | None = None
+        self._deadline = 0.0
         self._in_data = False
-        self._lines = self._octets = 0
+        self._lines = -1
+        self._octets = 0
         self.trickled = False
 
     def restart(self) -> None:
         """The client was not in charge for a time; all of its own is before it."""
-        self._deadline = None
+        self._lines = -1
 
-    def left(self, now: float, *, in_data: bool, lines: int, octets: int) -> float:
-        """The seconds that are left; `lines` heard and `octets` received since the session began.
+    def deadline(self, now: float, lines: int, octets: int, *, in_data: bool) -> float:
+        """When its time is over; `lines` heard and `octets` received since the session began.
 
         `trickled` says whether something has come that was no progress, or not enough.
         """
-        gained = octets - self._octets
-        if self._deadline is None or in_data is not self._in_data or lines != self._lines:
+        if lines != self._lines or in_data is not self._in_data:
+            self._in_data, self._lines = in_data, lines
             self._deadline = now + self._limit
             self.trickled = False
-        elif gained:
+        elif octets != self._octets:
             if in_data:
-                self._deadline = min(now + self._limit, self._deadline + gained / FLOOR)
+                self._deadline = min(now + self._limit, self._deadline + (octets - self._octets) / FLOOR)
             self.trickled = self._deadline < now + self._limit
-        self._in_data, self._lines, self._octets = in_data, lines, octets
-        return max(0.0, self._deadline - now)
+        self._octets = octets
+        return self._deadline

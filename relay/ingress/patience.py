@@ -17,6 +17,8 @@ MAIL_VERBS: Final = frozenset({"MAIL", "RCPT", "DATA", "AUTH", "STARTTLS"})
 class Patience:
     """The counts of one session. Each method says whether it is over."""
 
+    __slots__ = ("_errors", "_idle_commands", "_put_off", "_refused_recipients", "auth_failures")
+
     def __init__(self) -> None:
         self._errors = 0
         self._idle_commands = 0
@@ -29,8 +31,7 @@ class Patience:
         self._errors = self._idle_commands = self._refused_recipients = self._put_off = 0
 
     def tried_by_command(self, verb: str) -> bool:
-        if verb in MAIL_VERBS:
-            return False
+        """By one that is none of MAIL_VERBS."""
         self._idle_commands += 1
         return self._idle_commands > MAX_IDLE_COMMANDS and verb != "QUIT"
 

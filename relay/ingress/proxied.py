@@ -106,7 +106,7 @@ class ProxiedLink(asyncio.BufferedProtocol):
             return
         answer = reply.PROXY_HEADER
         self._service.metrics.replies.count(answer.code)
-        self._service.metrics.limits.labels(reply.PROXY_HEADER.limit).inc()
+        self._service.metrics.limits.count(reply.PROXY_HEADER.limit)
         log.warning(
             events.LINK_NO_HEADER,
             listener=self._service.listener,

@@ -10,7 +10,7 @@ An exception anywhere is a defect of ours: it is logged, the client hears `451 4
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from typing import Any, Final, cast
 
 import structlog
@@ -40,20 +40,12 @@ HANDSHAKE_SECONDS: Final = 30.0
 MEMORY_SECONDS: Final = 30.0  # for other messages to go; clients wait three minutes (RFC 5321 §4.5.3.2.5)
 
 
-def blank(service: Service, loop: asyncio.AbstractEventLoop) -> Mapping[str, Any]:
-    """What aiosmtpd knows of any session of a listener. It looks through all its methods to find out, and once will do:
-    for each connection it took longer than everything else.
-    """
-    known = vars(SMTP(handler=None, hostname=service.settings.hostname, ident="sparkpost-relay", loop=loop))
-    return known | {"buffer": memoryview(bytearray(READ_SIZE))}
-
-
 class SmtpSession(SMTP, asyncio.BufferedProtocol):
-    """One connection to one listener."""
+    """One connection to one listener; `sessions_of` makes the class that has what all of a listener's share."""
 
-    def __init__(self, service: Service, session_id: str, attributes: Mapping[str, Any]) -> None:
-        self.__dict__.update(attributes)
-        self.buffer: memoryview  # of all sessions: what is read goes there, and is copied at once
+    buffer: memoryview  # what is read goes there, and is copied at once
+
+    def __init__(self, service: Service, session_id: str) -> None:
         self.id = session_id
         self.peername: Any = None
         self.peer: IPAddress | None = None
@@ -105,15 +97,12 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
         return self.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self.buffer[:nbytes]))
-
-    def data_received(self, data: bytes) -> None:
-        self._received += len(data)
+        self._received += nbytes
         if self._linger_until:
             if self._received > self._linger_until:
                 self._wire.abort()
             return
-        self._dialogue.receive(data)
+        self._dialogue.receive(bytes(self.buffer[:nbytes]))
         if self._busy:
             self._keep_waiting()
         else:
@@ -174,14 +163,20 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
         if self._reading_paused:
             self._reading_paused = False
             self._wire.resume_reading()
-        rest = self._advance()
+        rest: Awaitable[None] | None = None
+        try:
+            while rest is None and (step := dialogue.advance()) is not None:
+                rest = self._carry_out(step)
+        except Exception:
+            self._defect()
         if rest is None:
-            self._may_finish &= not self._answered
-            if self._draining and not (dialogue.closed or dialogue.in_data or self._answered or self._may_finish):
-                self._end(reply.SHUTTING_DOWN, "shutdown")
+            if self._draining:
+                self._take_leave()
             self._answered = False
         if dialogue.out:
-            self._flush()
+            if not self._wire.is_closing():
+                self._wire.write(bytes(dialogue.out))
+            dialogue.out.clear()
         if rest is not None:
             self._busy = True
             self._timer.stop()
@@ -194,7 +189,16 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
             self._timer.give(CLOSE_SECONDS)
             self._hang_up()
         else:
-            self._timer.give(self._patience())
+            self._timer.until(self._deadline())
+
+    def _take_leave(self) -> None:
+        """Draining, with nothing in hand: say so, unless the client may still bring a message, or has just been
+        answered. Then it is left a moment for its QUIT: some take a 421 in its place for the failure of the message.
+        """
+        dialogue = self._dialogue
+        self._may_finish &= not self._answered
+        if not (dialogue.closed or dialogue.in_data or self._answered or self._may_finish):
+            self._end(reply.SHUTTING_DOWN, "shutdown")
 
     def _hang_up(self) -> None:
         """Close. Who is still sending has its octets taken and dropped for a while: a close with something unread is a
@@ -206,23 +210,10 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
             self._linger_until = self._received + LINGER
             self._wire.write_eof()
 
-    def _advance(self) -> Awaitable[None] | None:
-        """Until octets run out or memory does (None), or until a step takes its time: then, what is left of it."""
-        try:
-            while (step := self._dialogue.advance()) is not None:
-                rest = self._carry_out(step)
-                if rest is not None:
-                    return rest
-        except Exception:
-            self._defect()
-        return None
-
     def _carry_out(self, step: Step) -> Awaitable[None] | None:
         """One step. What is left of it, if anything is, becomes a task that outlives the connection if it must."""
         match step:
             case TakeMessage():
-                # When draining, the client is left a moment for its QUIT after its reply: some take a 421 in its place
-                # for the failure of the message.
                 self._answered = True
                 return errands.take(step, self._service, self._caller, self._dialogue)
             case Authenticate():
@@ -256,7 +247,7 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
 
     def _keep_waiting(self) -> None:
         """What comes while a step takes its time waits, and counts. Where it is much, no more of it is read."""
-        waiting = self._dialogue.waiting
+        waiting = self._dialogue.lines.waiting
         if waiting > READ_AHEAD or not self._ahead.reach(waiting):
             self._ahead.settle(waiting)
             self._pause_reading()
@@ -299,22 +290,16 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
         self._caller.reason = reason
         self._dialogue.end(answer)
 
-    def _flush(self) -> None:
-        if not self._wire.is_closing():
-            self._wire.write(bytes(self._dialogue.out))
-        self._dialogue.out.clear()
-
     # -- time ---------------------------------------------------------------------------------------------------------
 
-    def _patience(self) -> float:
-        """How long the client may go on as it does where it is now."""
-        dialogue = self._dialogue
-        left = self._pace.left(
-            self.loop.time(), in_data=dialogue.in_data, lines=dialogue.commands, octets=self._received
-        )
-        if dialogue.in_data:
-            return min(STALL_SECONDS, left) if dialogue.stalled else left
-        return min(QUIT_SECONDS, left) if self._draining else left
+    def _deadline(self) -> float:
+        """Until when the client may go on as it does where it is now."""
+        dialogue, now = self._dialogue, self.loop.time()
+        in_data = dialogue.in_data
+        deadline = self._pace.deadline(now, dialogue.lines.taken, self._received, in_data=in_data)
+        if in_data:
+            return min(now + STALL_SECONDS, deadline) if dialogue.stalled else deadline
+        return min(now + QUIT_SECONDS, deadline) if self._draining else deadline
 
     def _expired(self) -> None:
         dialogue = self._dialogue
@@ -335,3 +320,13 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
             else:
                 self._end(reply.IDLE_TOO_LONG, "idle")
             self._work()
+
+
+def sessions_of(service: Service, loop: asyncio.AbstractEventLoop) -> type[SmtpSession]:
+    """The sessions of one listener: what they share stands in their class.
+
+    That is the buffer, and what aiosmtpd knows of any session. It looks through all its methods to find that out, and
+    once will do: for each connection it took longer than everything else.
+    """
+    known = vars(SMTP(handler=None, hostname=service.settings.hostname, ident="sparkpost-relay", loop=loop))
+    return type("ListenerSession", (SmtpSession,), known | {"buffer": memoryview(bytearray(READ_SIZE))})

@@ -18,17 +18,24 @@ class ProgressTimer:
     when it has come too early. So what is sent octet by octet costs nothing here.
     """
 
+    __slots__ = ("_deadline", "_due", "_expired", "_handle", "_loop")
+
     def __init__(self, loop: asyncio.AbstractEventLoop, expired: Callable[[], None]) -> None:
         self._loop = loop
         self._expired = expired
         self._deadline = NEVER
+        self._due = NEVER  # when the handle comes
         self._handle: asyncio.TimerHandle | None = None
+
+    def until(self, deadline: float) -> None:
+        """From now on the client has until then, by the loop's clock."""
+        self._deadline = deadline
+        if deadline < self._due:
+            self._set()
 
     def give(self, seconds: float) -> None:
         """From now on the client has so many seconds."""
-        self._deadline = self._loop.time() + seconds
-        if self._handle is None or self._handle.when() > self._deadline:
-            self._set()
+        self.until(self._loop.time() + seconds)
 
     def stop(self) -> None:
         """The client has all the time in the world."""
@@ -43,10 +50,11 @@ class ProgressTimer:
     def _set(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
-        self._handle = None if self._deadline == NEVER else self._loop.call_at(self._deadline, self._fire)
+        self._due = self._deadline
+        self._handle = None if self._due == NEVER else self._loop.call_at(self._due, self._fire)
 
     def _fire(self) -> None:
-        self._handle = None
+        self._handle, self._due = None, NEVER
         if self._loop.time() < self._deadline:
             self._set()
         else:

@@ -50,8 +50,8 @@ class Metrics:
             buckets=_ATTEMPT_BUCKETS,
         )
         self.port_fallbacks = self._counter("port_fallbacks", "Times mail moved to another port.")
-        self.tolerances = self._counter("tolerances", "Leniencies shown to clients.", "kind")
-        self.limits = self._counter("limits", "Times a client has met a limit.", "limit")
+        self.tolerances = self._tally("tolerances", "Leniencies shown to clients.", "kind")
+        self.limits = self._tally("limits", "Times a client has met a limit.", "limit")
         self.auth_failures = self._counter("auth_failures", "Logins that clients failed.")
 
         self.queue_messages = self._gauge("queue_messages", "Messages in the spool, by state.", "state")

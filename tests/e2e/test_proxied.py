@@ -138,7 +138,7 @@ async def test_a_listed_proxy_must_send_the_header(tmp_path, octets):
                 heard = b""
 
     assert heard in (b"", b"421 4.3.5 a PROXY header is expected from this address\r\n")
-    assert relay.metrics.limits.labels("proxy-header")._value.get() == 1
+    assert relay.metrics.registry.get_sample_value("sparkpost_relay_limits_total", {"limit": "proxy-header"}) == 1
     assert [event["peer"] for event in events if event["event"] == "link.no_header"] == ["127.0.0.1"]
     assert sandbox.accepted == []
 

@@ -10,13 +10,13 @@ LIMIT = 300.0
 def drip(*, in_data: bool, octets: int, every: float) -> float:
     """The time at which a client is given up that sends so many octets every so many seconds; at most an hour."""
     pace, now = Pace(LIMIT), 0.0
-    left = pace.left(now, in_data=in_data, lines=0, octets=0)
+    deadline = pace.deadline(now, 0, 0, in_data=in_data)
     received = 0
-    while left > every and now < 3600:
+    while deadline > now + every and now < 3600:
         now += every
         received += octets
-        left = pace.left(now, in_data=in_data, lines=0, octets=received)
-    return now + left
+        deadline = pace.deadline(now, 0, received, in_data=in_data)
+    return deadline
 
 
 def test_octets_that_make_no_line_win_no_time():
@@ -27,10 +27,10 @@ def test_octets_that_make_no_line_win_no_time():
 def test_a_line_wins_all_of_it():
     """As often as there is one."""
     pace = Pace(LIMIT)
-    pace.left(0.0, in_data=False, lines=0, octets=0)
-    assert pace.left(200.0, in_data=False, lines=0, octets=5) == 100.0
+    pace.deadline(0.0, 0, 0, in_data=False)
+    assert pace.deadline(200.0, 0, 5, in_data=False) == LIMIT
 
-    assert pace.left(290.0, in_data=False, lines=1, octets=8) == LIMIT
+    assert pace.deadline(290.0, 1, 8, in_data=False) == 290.0 + LIMIT
     assert not pace.trickled
 
 
@@ -49,16 +49,16 @@ def test_content_that_flows_goes_on(octets, every):
 def test_silence_in_content_is_silence():
     """And is called that."""
     pace = Pace(LIMIT)
-    pace.left(0.0, in_data=True, lines=3, octets=100)
+    pace.deadline(0.0, 3, 100, in_data=True)
 
-    assert pace.left(1.0, in_data=True, lines=3, octets=100_000) == LIMIT
+    assert pace.deadline(1.0, 3, 100_000, in_data=True) == 1.0 + LIMIT
     assert not pace.trickled
 
 
 def test_the_time_that_the_relay_takes_is_not_the_clients():
     """After a message has been delivered the client has all of it."""
     pace = Pace(LIMIT)
-    pace.left(0.0, in_data=False, lines=0, octets=0)
+    pace.deadline(0.0, 0, 0, in_data=False)
     pace.restart()
 
-    assert pace.left(1000.0, in_data=False, lines=0, octets=0) == LIMIT
+    assert pace.deadline(1000.0, 0, 0, in_data=False) == 1000.0 + LIMIT
