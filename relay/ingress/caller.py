@@ -18,6 +18,7 @@ from relay.ingress.conversation import Conversation
 from relay.ingress.reception import Provenance
 from relay.ingress.service import Service
 from relay.observe import log as events
+from relay.policy import content
 from relay.policy.identity import Client, Decision
 
 log = structlog.get_logger()
@@ -45,7 +46,8 @@ class Caller:
         self._service = service
         self._client = Client(service.listener, self.address, uid)
         self._passthrough: Login | None = None
-        self._origin: Provenance | None = None
+        self._introduction = ("", "")
+        self._origin = Provenance(session_id, service.listener, "")
 
     @property
     def premises(self) -> str:
@@ -75,11 +77,13 @@ class Caller:
 
     def origin(self, said: Conversation) -> Provenance:
         """Where a message comes from that has just been completed."""
-        known, helo, protocol = self._origin, said.helo, said.protocol
-        if known is None or known.helo != helo or known.protocol != protocol:
+        introduction = said.helo, said.protocol
+        if introduction != self._introduction:
+            self._introduction = introduction
             peer = "" if self.address is None else self.name
-            known = self._origin = Provenance(self.id, self._service.listener, helo, peer, protocol)
-        return known
+            way = content.way_of(said.helo, peer, self._service.settings.hostname, said.protocol)
+            self._origin = Provenance(self.id, self._service.listener, way)
+        return self._origin
 
     def logged_in(self, proof: Authenticated) -> None:
         self._client = replace(

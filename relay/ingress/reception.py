@@ -4,9 +4,9 @@ Then the intake takes responsibility for it, or refuses it; its word is the repl
 """
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from functools import partial
+from itertools import count
 from typing import Protocol
 
 import structlog
@@ -27,13 +27,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a message came from, for its Received line and the log; `peer` is empty for a Unix socket."""
+    """Where a message came from, for the log, and for its Received line `way` (see `content.way_of`)."""
 
     session: str
     listener: str
-    helo: str
-    peer: str
-    protocol: str
+    way: str
 
 
 class Sender(Protocol):
@@ -55,6 +53,7 @@ class Reception:
         self._clock = clock
         self._metrics = metrics
         self._quotas = quotas
+        self._noise = count(int.from_bytes(os.urandom(4), "big"))
 
     def receive(
         self,
@@ -66,49 +65,42 @@ class Reception:
     ) -> Reply | Awaitable[Reply]:
         """The reply to the final dot, or where it will come from. Owns `raw` from here on."""
         now = self._clock.now()
-        queue_id = queue_id_of(now, int.from_bytes(os.urandom(4), "big"))
-        identity = decision.assignment.identity
-        self._metrics.messages_received.count(origin.listener, identity)
-        answer: Reply | Awaitable[Reply] | None = admission.content(decision, raw.header) or self._count_in(decision)
-        counted = answer is None and decision.rate is not None
-        if answer is None:
-            missing = content.missing(raw.header)
-            for kind in missing:
-                sender.tolerated(kind)
-            prepared = content.prepare(
-                raw,
-                content.Trace(
-                    helo=origin.helo,
-                    peer=origin.peer,
-                    hostname=self._hostname,
-                    protocol=origin.protocol,
-                    queue_id=queue_id,
-                    recipients=envelope.recipients,
-                    epoch=now,
-                ),
-                missing,
-            )
-            answer = self._intake.accept(Message(queue_id, envelope, prepared), sender.bearer(decision))
-        else:
+        queue_id = queue_id_of(now, next(self._noise))
+        self._metrics.messages_received.count(origin.listener, decision.assignment.identity)
+        size = raw.size
+        refusal = admission.content(decision, raw.header) or self._count_in(decision)
+        if refusal is not None:
             raw.close()
-        conclude = partial(self._conclude, queue_id, envelope, raw.size, decision, origin, counted=counted)
-        return conclude(answer) if isinstance(answer, Reply) else _later(answer, conclude)
+            self._report(refusal, queue_id, envelope, size, decision, origin)
+            return refusal
+        missing = content.missing(raw.header)
+        for kind in missing:
+            sender.tolerated(kind)
+        trace = content.Trace(origin.way, self._hostname, queue_id, envelope.recipients, now)
+        message = Message(queue_id, envelope, content.prepare(raw, trace, missing))
+        answer = self._intake.accept(message, sender.bearer(decision))
+        if isinstance(answer, Reply):
+            return self._conclude(answer, queue_id, envelope, size, decision, origin)
+        return self._conclude_later(answer, queue_id, envelope, size, decision, origin)
 
-    def _conclude(
+    async def _conclude_later(
         self,
+        answer: Awaitable[Reply],
         queue_id: str,
         envelope: Envelope,
         size: int,
         decision: Decision,
         origin: Provenance,
-        answer: Reply,
-        *,
-        counted: bool,
     ) -> Reply:
-        """What is to be done once the answer is known: what was `counted` and not taken counts no more."""
-        if counted and decision.rate is not None and not answer.positive:
+        return self._conclude(await answer, queue_id, envelope, size, decision, origin)
+
+    def _conclude(
+        self, answer: Reply, queue_id: str, envelope: Envelope, size: int, decision: Decision, origin: Provenance
+    ) -> Reply:
+        """What is to be done once the intake has answered: what was counted in and not taken counts no more."""
+        if decision.rate is not None and not answer.positive:
             self._quotas.give_back(decision.assignment, decision.rate)
-        self._report(answer, queue_id, decision.assignment.identity, envelope, size, origin)
+        self._report(answer, queue_id, envelope, size, decision, origin)
         return answer
 
     def _count_in(self, decision: Decision) -> Reply | None:
@@ -118,7 +110,7 @@ class Reception:
         return self._quotas.take(decision.assignment, decision.rate, self._clock.monotonic())
 
     def _report(
-        self, answer: Reply, queue_id: str, identity: str, envelope: Envelope, size: int, origin: Provenance
+        self, answer: Reply, queue_id: str, envelope: Envelope, size: int, decision: Decision, origin: Provenance
     ) -> None:
         positive = answer.positive
         tell = log.info if positive else log.warning
@@ -127,13 +119,9 @@ class Reception:
             queue_id=queue_id,
             session=origin.session,
             listener=origin.listener,
-            identity=identity,
+            identity=decision.assignment.identity,
             reverse_path=str(envelope.reverse_path),
             recipients=[str(recipient) for recipient in envelope.recipients],
             size=size,
             reply=str(answer),
         )
-
-
-async def _later(answer: Awaitable[Reply], conclude: Callable[[Reply], Reply]) -> Reply:
-    return conclude(await answer)

@@ -20,21 +20,19 @@ from relay.core.tolerance import Tolerance
 _LITERAL = re.compile(r"\[[0-9A-Za-z.:-]{1,64}\]")
 _NOT_IN_A_NAME = re.compile(r"[^0-9A-Za-z._-]")
 _LONGEST_NAME = 255  # RFC 5321 §4.5.3.1.2
+_OURS = 400  # octets of a line that we add, at most: the longest name, or the longest path, and a few words
 _WANTED = ((b"\ndate", Tolerance.NO_DATE), (b"\nmessage-id", Tolerance.NO_MESSAGE_ID))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Trace:
     """What the Received line says of a message's way to us.
 
-    `helo` is the name the client gave, as it gave it; `peer` its IP address, empty for a Unix socket; `hostname` ours;
-    `protocol` the word of RFC 3848 (ESMTPSA and so on); `epoch` when it came, in seconds.
+    `way` is how it begins (see `way_of`), `hostname` our name, `epoch` when the message came, in seconds.
     """
 
-    helo: str
-    peer: str
+    way: str
     hostname: str
-    protocol: str
     queue_id: str
     recipients: tuple[Recipient, ...]
     epoch: float
@@ -47,8 +45,7 @@ def received(trace: Trace) -> bytes:
     nobody's business but ours.
     """
     recipient = f"\r\n\tfor <{trace.recipients[0]}>; " if len(trace.recipients) == 1 else ";\r\n\t"
-    way = _way(trace.helo, trace.peer, trace.hostname, trace.protocol)
-    return f"{way}{trace.queue_id}{recipient}{_date(int(trace.epoch))}\r\n".encode("ascii")
+    return f"{trace.way}{trace.queue_id}{recipient}{_date(int(trace.epoch))}\r\n".encode("ascii")
 
 
 @lru_cache(maxsize=1)  # of a busy second only the first message pays for it
@@ -78,8 +75,8 @@ def _added(kinds: tuple[Tolerance, ...], trace: Trace) -> bytes:
 
 
 def prepare(content: Content, trace: Trace, lacks: tuple[Tolerance, ...] = ()) -> Content:
-    """The content as it leaves, with the fields that it `lacks`. `longest_line` and `eight_bit` may still count a field
-    that was taken out.
+    """The content as it leaves, with the fields that it `lacks`. `longest_line` is never less than what leaves has; it
+    and `eight_bit` may still count a field that was taken out.
     """
     line = received(trace)
     if lacks:
@@ -89,14 +86,17 @@ def prepare(content: Content, trace: Trace, lacks: tuple[Tolerance, ...] = ()) -
     return Content(
         line + headers.without_blind_copies(content.header),
         content.body,
-        max(content.longest_line, *map(len, line.splitlines())),
+        max(content.longest_line, _OURS),
         content.eight_bit,
     )
 
 
-@lru_cache(maxsize=256)
-def _way(helo: str, peer: str, hostname: str, protocol: str) -> str:
-    """How messages come that are of one session, up to their queue ids."""
+def way_of(helo: str, peer: str, hostname: str, protocol: str) -> str:
+    """How the Received line begins of all messages that come this way, up to their queue ids.
+
+    `helo` is the name the client gave, as it gave it; `peer` its IP address, empty for a Unix socket; `hostname` ours;
+    `protocol` the word of RFC 3848 (ESMTPSA and so on).
+    """
     return f"Received: from {_name(helo)} ({_literal(peer)})\r\n\tby {hostname} with {protocol} id "
 
 
