@@ -33,6 +33,22 @@ _COMMAND = re.compile(r"([ \t]*)([^ \t]*)([ \t]?)(.*)", re.DOTALL)
 class Dialogue:
     """One session. `plain_auth` says whether AUTH may be used before TLS on this connection."""
 
+    __slots__ = (
+        "_auth",
+        "_observer",
+        "_patience",
+        "_reader",
+        "_settings",
+        "_step",
+        "client",
+        "closed",
+        "lines",
+        "out",
+        "quit",
+        "receive",
+        "starved",
+    )
+
     def __init__(self, settings: DialogueSettings, choose: Choose, observer: Observer, *, plain_auth: bool) -> None:
         self._settings = settings
         self._observer = observer

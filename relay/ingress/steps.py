@@ -42,12 +42,12 @@ class Observer(Protocol):
     def tolerated(self, kind: Tolerance) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BeginTls:
     """TLS comes after what is in `out`: the 220 to STARTTLS, or nothing where TLS comes first."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Authenticate:
     """Somebody presents a user name and a password."""
 
@@ -55,7 +55,7 @@ class Authenticate:
     password: Secret
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TakeMessage:
     """The final dot has come. `content.body` must be closed by whoever takes this step."""
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from relay.core import reply
 from relay.core.envelope import (
+    Address,
     Envelope,
     InternationalAddress,
     PathError,
@@ -46,6 +47,8 @@ class EnvelopeLimits:
 class Transaction:
     """One mail transaction after another within a session; `choose` decides whose mail it is."""
 
+    __slots__ = ("_choose", "_known", "_limits", "_recipients", "_sender", "tolerances")
+
     def __init__(self, limits: EnvelopeLimits, choose: Choose) -> None:
         self._limits = limits
         self._choose = choose
@@ -70,17 +73,18 @@ class Transaction:
 
     def mail(self, argument: str) -> Reply:
         """MAIL: `argument` is everything behind the verb."""
-        if self.open:
+        if self._sender is not None:
             return reply.MAIL_NESTED
-        if self._known is None or self._known.argument != argument:  # many say the same MAIL again and again
+        sender = self._known
+        if sender is None or sender.argument != argument:  # many say the same MAIL again and again
             accepted = self._accept(argument)
             if isinstance(accepted, Reply):
                 return accepted
-            self._known = accepted
-        self._sender = self._known
-        if self._sender.decision.rate is not None:
-            self._known = None  # next time it may be one message too many
-        self.tolerances |= self._sender.tolerances
+            sender = accepted
+        self._sender = sender
+        self._known = sender if sender.decision.rate is None else None  # next time it may be one message too many
+        if sender.tolerances:
+            self.tolerances |= sender.tolerances
         return reply.MAIL_OK
 
     def _accept(self, argument: str) -> "_Accepted | Reply":
@@ -155,24 +159,23 @@ class Transaction:
             return reply.recipient_syntax(str(error))
         if path.address is None:
             return reply.NULL_RECIPIENT
-        parameters = parse_parameters(path.rest)
-        if isinstance(parameters, Reply):
-            return parameters
-        if parameters and (refusal := _rcpt_parameters(parameters)) is not None:
-            return refusal
+        recipient = _recipient(path.address, path.rest)
+        if isinstance(recipient, Reply):
+            return recipient
         if len(self._recipients) >= self._sender.most_recipients:
             return reply.too_many_recipients(self._sender.most_recipients)
-        self.tolerances |= path.tolerances
+        if path.tolerances:
+            self.tolerances |= path.tolerances
         if word != "TO":
             self.tolerances |= _spaced(word)
-        self._recipients.append(Recipient(path.address, parameters.get("NOTIFY"), parameters.get("ORCPT")))
+        self._recipients.append(recipient)
         return reply.RCPT_OK
 
     def data(self, argument: str) -> Reply:
         """DATA: the content may begin if there is somebody to send it to."""
         if argument.strip():
             return reply.NO_PARAMETERS
-        if not self.open:
+        if self._sender is None:
             return reply.MAIL_FIRST
         if not self._recipients:
             return reply.RCPT_FIRST
@@ -187,13 +190,19 @@ class Transaction:
         return envelope, sender.decision
 
 
-def _rcpt_parameters(parameters: Parameters) -> Reply | None:
+def _recipient(address: Address, rest: str) -> Recipient | Reply:
+    """A recipient with the parameters that stand behind its path."""
+    if not rest:
+        return Recipient(address)
+    parameters = parse_parameters(rest)
+    if isinstance(parameters, Reply):
+        return parameters
     for keyword, value in parameters.items():
         if keyword not in _RCPT_KEYWORDS:
             return reply.parameter_unknown(keyword)
         if not _RCPT_KEYWORDS[keyword](value):
             return reply.parameter_malformed(keyword)
-    return None
+    return Recipient(address, parameters.get("NOTIFY"), parameters.get("ORCPT"))
 
 
 def _spaced(word: str) -> frozenset[Tolerance]:
@@ -201,7 +210,7 @@ def _spaced(word: str) -> frozenset[Tolerance]:
     return _SPACED if word[:1].isspace() or word[-1:].isspace() else _IN_ORDER
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Accepted:
     """A MAIL that was accepted, and what it means in this session as long as the client stays who it is."""
 
