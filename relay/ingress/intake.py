@@ -6,6 +6,7 @@ were none: SparkPost's answer is the answer, and the application's own retry is 
 """
 
 import asyncio
+from collections.abc import Awaitable
 
 from relay.core import reply
 from relay.core.login import PASSTHROUGH
@@ -43,14 +44,14 @@ class SpooledIntake:
         self._queue = mail_queue
         self._bare = CutThrough(courier)
 
-    async def accept(self, message: Message, bearer: Bearer) -> Reply:
+    def accept(self, message: Message, bearer: Bearer) -> Awaitable[Reply]:
         if bearer.assignment.credential == PASSTHROUGH:
-            return await self._bare.accept(message, bearer)  # its key is the session's, and is stored nowhere
+            return self._bare.accept(message, bearer)  # its key is the session's, and is stored nowhere
         if bearer.terms.queue or (self._courier.blocked(bearer.login) is not None and self._queue.problem is None):
-            return await self._store(message, bearer)
+            return self._store(message, bearer)
         if self._queue.problem is not None:
-            return await self._bare.accept(message, bearer)
-        return await self._attempt(message, bearer)
+            return self._bare.accept(message, bearer)
+        return self._attempt(message, bearer)
 
     async def _store(self, message: Message, bearer: Bearer) -> Reply:
         try:

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +31,7 @@ class Connections:
 
     def __init__(self) -> None:
         self.sessions: set[SmtpSession] = set()
-        self.by_client: Counter[str] = Counter()
+        self.by_client: dict[str, int] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.links: set[ProxiedLink] = set()
         self._ids = itertools.count(1)
@@ -58,21 +57,21 @@ class Connections:
         if self._draining:  # it had been accepted before its listener was closed
             asyncio.get_running_loop().call_soon(session.drain)
         client = session.client
-        self.by_client[client] += 1
+        its_own = self.by_client[client] = self.by_client.get(client, 0) + 1
         if session.peer is not None and not any(session.peer in network for network in admission.networks):
             return reply.not_in_networks(client)
         if len(self.sessions) + len(self.links) > admission.connections:
             return reply.too_many_connections(admission.connections)
-        if self.by_client[client] > admission.connections_per_client:
+        if its_own > admission.connections_per_client:
             return reply.too_many_connections_from(client, admission.connections_per_client)
         return None
 
     def forget(self, session: SmtpSession) -> None:
         self.sessions.discard(session)
         client = session.client
-        self.by_client[client] -= 1
-        if not self.by_client[client]:
-            del self.by_client[client]
+        its_own = self.by_client.pop(client) - 1
+        if its_own:
+            self.by_client[client] = its_own
         self._changed.set()
 
     async def drain(self, seconds: float) -> None:

@@ -6,6 +6,7 @@ listener, network and reverse-path are all known; the decision stands for the wh
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from relay.core import reply
@@ -83,66 +84,21 @@ class Transaction:
             sender = accepted
         self._sender = sender
         self._known = sender if sender.decision.rate is None else None  # next time it may be one message too many
-        if sender.tolerances:
-            self.tolerances |= sender.tolerances
+        if sender.mail.tolerances:
+            self.tolerances |= sender.mail.tolerances
         return reply.MAIL_OK
 
     def _accept(self, argument: str) -> "_Accepted | Reply":
-        word, _, rest = argument.partition(":")
-        spaced = _spaced(word)
-        if word.strip(" \t").upper() != "FROM":
-            return reply.MAIL_SYNTAX
-        try:
-            path = read_path(rest)
-        except InternationalAddress:
-            return reply.SMTPUTF8_UNSUPPORTED
-        except PathError as error:
-            return reply.sender_syntax(str(error))
-        reverse_path = ReversePath(path.address)
-        parameters = parse_parameters(path.rest)
-        if isinstance(parameters, Reply):
-            return parameters
-        decision = self._mail_parameters(parameters) or self._choose(reverse_path)
+        mail = _read_mail(argument, self._limits.message_size)
+        if isinstance(mail, Reply):
+            return mail
+        decision = self._choose(mail.reverse_path)
         if isinstance(decision, Reply):
             return decision
-        refusal = admission.reverse_path(decision, reverse_path)
+        refusal = admission.reverse_path(decision, mail.reverse_path)
         if refusal is not None:
             return refusal
-        most = admission.recipient_limit(decision, self._limits.recipients)
-        body = parameters.get("BODY")
-        return _Accepted(
-            argument,
-            reverse_path,
-            body=body.upper() if body else None,
-            ret=parameters.get("RET"),
-            envid=parameters.get("ENVID"),
-            decision=decision,
-            most_recipients=most,
-            tolerances=path.tolerances | spaced,
-        )
-
-    def _mail_parameters(self, parameters: Parameters) -> Reply | None:
-        for keyword, value in parameters.items():
-            if keyword not in _MAIL_KEYWORDS:
-                return reply.parameter_unknown(keyword)
-            match keyword, (value or "").upper():
-                case "SMTPUTF8", _:
-                    return reply.SMTPUTF8_UNSUPPORTED
-                case "SIZE", size if not (size.isascii() and size.isdigit() and len(size) <= 20):
-                    return reply.parameter_malformed(keyword)
-                case "SIZE", size if int(size) > self._limits.message_size:
-                    return reply.message_too_large(self._limits.message_size)
-                case "BODY", "BINARYMIME":
-                    return reply.BINARY_UNSUPPORTED
-                case "BODY", body if body not in {"7BIT", "8BITMIME"}:
-                    return reply.parameter_malformed(keyword)
-                case "RET", ret if ret not in {"FULL", "HDRS"}:
-                    return reply.parameter_malformed(keyword)
-                case "ENVID", _ if not is_envelope_id(value):
-                    return reply.parameter_malformed(keyword)
-                case _:
-                    continue
-        return None
+        return _Accepted(argument, mail, decision, admission.recipient_limit(decision, self._limits.recipients))
 
     def rcpt(self, argument: str) -> Reply:
         """RCPT: `argument` is everything behind the verb."""
@@ -185,9 +141,62 @@ class Transaction:
         """The envelope at the end of data and whose it is; the transaction is over."""
         assert self._sender is not None
         sender = self._sender
-        envelope = Envelope(sender.reverse_path, tuple(self._recipients), sender.body, sender.ret, sender.envid)
+        mail = sender.mail
+        envelope = Envelope(mail.reverse_path, tuple(self._recipients), mail.body, mail.ret, mail.envid)
         self.reset()
         return envelope, sender.decision
+
+
+@lru_cache(maxsize=256)  # of a client that makes a connection for each message, too, MAIL is the same again and again
+def _read_mail(argument: str, message_size: int) -> "_Mail | Reply":
+    """What a MAIL says, or what is wrong with it whoever says it; `message_size` is how large a message may be."""
+    word, _, rest = argument.partition(":")
+    if word.strip(" \t").upper() != "FROM":
+        return reply.MAIL_SYNTAX
+    try:
+        path = read_path(rest)
+    except InternationalAddress:
+        return reply.SMTPUTF8_UNSUPPORTED
+    except PathError as error:
+        return reply.sender_syntax(str(error))
+    parameters = parse_parameters(path.rest)
+    if isinstance(parameters, Reply):
+        return parameters
+    refusal = _mail_parameters(parameters, message_size)
+    if refusal is not None:
+        return refusal
+    body = parameters.get("BODY")
+    return _Mail(
+        ReversePath(path.address),
+        body=body.upper() if body else None,
+        ret=parameters.get("RET"),
+        envid=parameters.get("ENVID"),
+        tolerances=path.tolerances | _spaced(word),
+    )
+
+
+def _mail_parameters(parameters: Parameters, message_size: int) -> Reply | None:
+    for keyword, value in parameters.items():
+        if keyword not in _MAIL_KEYWORDS:
+            return reply.parameter_unknown(keyword)
+        match keyword, (value or "").upper():
+            case "SMTPUTF8", _:
+                return reply.SMTPUTF8_UNSUPPORTED
+            case "SIZE", size if not (size.isascii() and size.isdigit() and len(size) <= 20):
+                return reply.parameter_malformed(keyword)
+            case "SIZE", size if int(size) > message_size:
+                return reply.message_too_large(message_size)
+            case "BODY", "BINARYMIME":
+                return reply.BINARY_UNSUPPORTED
+            case "BODY", body if body not in {"7BIT", "8BITMIME"}:
+                return reply.parameter_malformed(keyword)
+            case "RET", ret if ret not in {"FULL", "HDRS"}:
+                return reply.parameter_malformed(keyword)
+            case "ENVID", _ if not is_envelope_id(value):
+                return reply.parameter_malformed(keyword)
+            case _:
+                continue
+    return None
 
 
 def _recipient(address: Address, rest: str) -> Recipient | Reply:
@@ -210,15 +219,22 @@ def _spaced(word: str) -> frozenset[Tolerance]:
     return _SPACED if word[:1].isspace() or word[-1:].isspace() else _IN_ORDER
 
 
+@dataclass(frozen=True, slots=True)
+class _Mail:
+    """What a MAIL says."""
+
+    reverse_path: ReversePath
+    body: str | None
+    ret: str | None
+    envid: str | None
+    tolerances: frozenset[Tolerance]
+
+
 @dataclass(slots=True)
 class _Accepted:
     """A MAIL that was accepted, and what it means in this session as long as the client stays who it is."""
 
     argument: str
-    reverse_path: ReversePath
-    body: str | None
-    ret: str | None
-    envid: str | None
+    mail: _Mail
     decision: Decision
     most_recipients: int
-    tolerances: frozenset[Tolerance]
