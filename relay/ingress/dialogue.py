@@ -37,7 +37,6 @@ class Dialogue:
         "_auth",
         "_observer",
         "_patience",
-        "_reader",
         "_settings",
         "_step",
         "client",
@@ -45,6 +44,7 @@ class Dialogue:
         "lines",
         "out",
         "quit",
+        "reader",
         "receive",
         "starved",
     )
@@ -57,7 +57,7 @@ class Dialogue:
         self.lines = CommandLines(observer.tolerated)
         self.receive = self.lines.add  # octets from the client; they wait until `advance` comes to them
         self._patience = Patience()
-        self._reader: DataReader | None = None
+        self.reader: DataReader | None = None  # of the content that comes now, between DATA and the final dot
         self._auth: AuthExchange | None = None
         self._step: Step | None = None
         self.starved = False
@@ -74,15 +74,6 @@ class Dialogue:
         self._step = BeginTls()
 
     @property
-    def in_data(self) -> bool:
-        return self._reader is not None
-
-    @property
-    def stalled(self) -> bool:
-        """In data, and the client seems to believe that it has ended it (see DataReader.stalled)."""
-        return self._reader is not None and self._reader.stalled
-
-    @property
     def auth_failures(self) -> int:
         return self._patience.auth_failures
 
@@ -92,8 +83,8 @@ class Dialogue:
             if self._step is not None:
                 step, self._step = self._step, None
                 return step
-            if self._reader is not None:
-                if not self._read_data(self._reader):
+            if self.reader is not None:
+                if not self._read_data(self.reader):
                     return None
                 continue
             line = self.lines.next(in_auth=self._auth is not None)
@@ -126,13 +117,13 @@ class Dialogue:
 
     def await_memory(self, served: Callable[[], None]) -> None:
         """Where the dialogue is starved: `served` is called when it can go on."""
-        if self._reader is not None:
-            self._reader.wait_for_memory(self.lines.waiting, served)
+        if self.reader is not None:
+            self.reader.wait_for_memory(self.lines.waiting, served)
 
     def do_without_memory(self) -> None:
         """It has been starved for too long: the message will be refused, and what comes of it is dropped."""
-        if self._reader is not None:
-            self._reader.give_up()
+        if self.reader is not None:
+            self.reader.give_up()
 
     def end(self, answer: Reply) -> None:
         """The outside ends the session: idle, shutting down, a stalled DATA."""
@@ -142,9 +133,9 @@ class Dialogue:
         """The client is gone: release what an unfinished message holds, and what else was sent."""
         self.closed = True
         self.lines.take_all()
-        if self._reader is not None:
-            self._reader.discard()
-            self._reader = None
+        if self.reader is not None:
+            self.reader.discard()
+            self.reader = None
 
     # -- lines --------------------------------------------------------------------------------------------------------
 
@@ -197,7 +188,7 @@ class Dialogue:
         if answer is reply.DATA_GO:
             assert self.lines.line_end is not None
             settings = self._settings
-            self._reader = DataReader(settings.data, self.lines.line_end, settings.memory.share(), settings.drafts)
+            self.reader = DataReader(settings.data, self.lines.line_end, settings.memory.share(), settings.drafts)
         elif answer is reply.TLS_GO:
             if self.lines.waiting:
                 # Commands sent in clear must not be read as if they had come under TLS (CVE-2011-0411).
@@ -247,7 +238,7 @@ class Dialogue:
             return False
         if rest:
             self.lines.add(rest)
-        self._reader = None
+        self.reader = None
         envelope, decision = self.client.transaction.take()
         kinds = reader.tolerances
         if envelope.body == "8BITMIME":

@@ -123,5 +123,5 @@ class Reception:
             reverse_path=str(envelope.reverse_path),
             recipients=[str(recipient) for recipient in envelope.recipients],
             size=size,
-            reply=str(answer),
+            reply=answer.wire()[:-2].decode("ascii"),  # it has to be put into octets anyhow
         )

@@ -197,7 +197,7 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
         """
         dialogue = self._dialogue
         self._may_finish &= not self._answered
-        if not (dialogue.closed or dialogue.in_data or self._answered or self._may_finish):
+        if not (dialogue.closed or dialogue.reader is not None or self._answered or self._may_finish):
             self._end(reply.SHUTTING_DOWN, "shutdown")
 
     def _hang_up(self) -> None:
@@ -295,10 +295,10 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
     def _deadline(self) -> float:
         """Until when the client may go on as it does where it is now."""
         dialogue, now = self._dialogue, self.loop.time()
-        in_data = dialogue.in_data
-        deadline = self._pace.deadline(now, dialogue.lines.taken, self._received, in_data=in_data)
-        if in_data:
-            return min(now + STALL_SECONDS, deadline) if dialogue.stalled else deadline
+        reader = dialogue.reader
+        deadline = self._pace.deadline(now, dialogue.lines.taken, self._received, in_data=reader is not None)
+        if reader is not None:
+            return min(now + STALL_SECONDS, deadline) if reader.stalled else deadline
         return min(now + QUIT_SECONDS, deadline) if self._draining else deadline
 
     def _expired(self) -> None:
@@ -311,7 +311,7 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
         elif self._eof:
             self._wire.abort()
         else:
-            if dialogue.stalled:
+            if dialogue.reader is not None and dialogue.reader.stalled:
                 self._end(reply.BARE_LF_STALL, "data ended with bare LF")
             elif self._draining:
                 self._end(reply.SHUTTING_DOWN, "shutdown")
