@@ -149,10 +149,12 @@ SHUTTING_DOWN: Final = _reply(421, "4.3.2", "the relay is shutting down")
 INTERNAL_ERROR: Final = _reply(451, "4.3.0", "internal error in the relay, try again later")
 
 
+@cache
 def greeting(hostname: str) -> Reply:
     return Reply(220, None, f"{hostname} ESMTP sparkpost-relay")
 
 
+@cache
 def hello(hostname: str) -> Reply:
     return Reply(250, None, hostname)
 

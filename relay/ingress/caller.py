@@ -41,7 +41,6 @@ class Caller:
         if uid is None:
             self.address, self.name = known_as(peername[0])
         self.uid = uid
-        self.messages = 0
         self.reason = "closed by the client"
         self._service = service
         self._client = Client(service.listener, self.address, uid)
@@ -103,13 +102,13 @@ class Caller:
     def opened(self) -> None:
         log.info(events.LINK_OPEN, session=self.id, listener=self._service.listener, peer=self.name)
 
-    def closed(self, *, lost: bool) -> None:
+    def closed(self, messages: int, *, lost: bool) -> None:
         log.info(
             events.LINK_CLOSE,
             session=self.id,
             listener=self._service.listener,
             reason="connection lost" if lost else self.reason,
-            messages=self.messages,
+            messages=messages,
         )
 
     def replied(self, verb: str, answer: Reply) -> None:

@@ -30,7 +30,17 @@ _LITERAL = re.compile(r"\[(?:IPv6:)?[0-9A-Fa-f.:]+\]", re.IGNORECASE)
 class Conversation:
     """One session as its commands see it. `plain_auth` says whether AUTH may be used before TLS on this connection."""
 
-    __slots__ = ("_needs_login", "_plain_auth", "_settings", "extended", "helo", "login", "tls", "transaction")
+    __slots__ = (
+        "_needs_login",
+        "_plain_auth",
+        "_settings",
+        "extended",
+        "helo",
+        "login",
+        "protocol",
+        "tls",
+        "transaction",
+    )
 
     def __init__(self, settings: DialogueSettings, choose: Choose, *, plain_auth: bool) -> None:
         self._settings = settings
@@ -40,6 +50,7 @@ class Conversation:
         self.extended = False
         self.helo = ""
         self.login: str | None = None
+        self.protocol = "SMTP"  # the `with` word of the Received line (RFC 3848)
         self.transaction = Transaction(settings.envelope, choose)
 
     def upgraded(self) -> None:
@@ -52,12 +63,11 @@ class Conversation:
     def authenticated(self, login: str | None) -> None:
         """From now on the client is somebody else."""
         self.login = login
+        self._name_protocol()
         self.transaction.forget()
 
-    @property
-    def protocol(self) -> str:
-        """The `with` word of the Received line (RFC 3848)."""
-        return _PROTOCOLS[self.tls, self.login is not None] if self.extended else "SMTP"
+    def _name_protocol(self) -> None:
+        self.protocol = _PROTOCOLS[self.tls, self.login is not None] if self.extended else "SMTP"
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
@@ -65,21 +75,23 @@ class Conversation:
         name = argument.strip()
         if not name:
             return reply.HELLO_NEEDS_NAME
-        self._introduced(name)
-        self.extended = True
-        return _welcome(self._settings, self.tls, self.tls or self._plain_auth)
+        self._introduced(name, extended=True)
+        offer, tls = self._settings, self.tls
+        auth = offer.auth != "none" and (tls or self._plain_auth)
+        return _welcome(offer.hostname, offer.envelope.message_size, offer.starttls and not tls, auth)
 
     def helo_(self, argument: str) -> Reply:
         name = argument.strip()
         if not name:
             return reply.HELLO_NEEDS_NAME
-        self._introduced(name)
-        self.extended = False
+        self._introduced(name, extended=False)
         return reply.hello(self._settings.hostname)
 
-    def _introduced(self, name: str) -> None:
+    def _introduced(self, name: str, *, extended: bool) -> None:
         self.transaction.reset()
         self.helo = name
+        self.extended = extended
+        self._name_protocol()
         if not is_full_name(name):
             self.transaction.tolerances.add(Tolerance.HELO_NAME)
 
@@ -167,12 +179,12 @@ def is_full_name(name: str) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _welcome(settings: DialogueSettings, tls: bool, auth: bool) -> Reply:
+def _welcome(hostname: str, message_size: int, starttls: bool, auth: bool) -> Reply:
     """The reply to EHLO: our name and what is offered."""
-    offered = ["PIPELINING", f"SIZE {settings.envelope.message_size}", "8BITMIME", "ENHANCEDSTATUSCODES"]
-    if settings.starttls and not tls:
+    offered = ["PIPELINING", f"SIZE {message_size}", "8BITMIME", "ENHANCEDSTATUSCODES"]
+    if starttls:
         offered.append("STARTTLS")
-    if settings.auth != "none" and auth:
+    if auth:
         # The second form is for clients older than RFC 2554, which look for nothing else.
         offered += ["AUTH PLAIN LOGIN", "AUTH=PLAIN LOGIN"]
-    return reply.welcome(settings.hostname, offered)
+    return reply.welcome(hostname, offered)

@@ -42,6 +42,7 @@ class Dialogue:
         "client",
         "closed",
         "lines",
+        "messages",
         "out",
         "quit",
         "reader",
@@ -60,6 +61,7 @@ class Dialogue:
         self.reader: DataReader | None = None  # of the content that comes now, between DATA and the final dot
         self._auth: AuthExchange | None = None
         self._step: Step | None = None
+        self.messages = 0  # that were accepted
         self.starved = False
         self.closed = False
         self.quit = False  # by the client's wish
@@ -101,6 +103,7 @@ class Dialogue:
     def accepted(self, answer: Reply) -> None:
         """The outcome of TakeMessage."""
         if answer.positive:
+            self.messages += 1
             self._patience.message_accepted()
         self._say("DOT", answer)
 
@@ -243,12 +246,14 @@ class Dialogue:
         kinds = reader.tolerances
         if envelope.body == "8BITMIME":
             kinds.discard(Tolerance.EIGHT_BIT)
-        self._report_tolerances(kinds)
-        if reader.refusal is not None:
-            reader.discard()
-            self._say("DATA", reader.refusal)
-        else:
+        if kinds:
+            self._report_tolerances(kinds)
+        refusal = reader.refusal
+        if refusal is None:
             self._step = TakeMessage(envelope, decision, reader.content())
+        else:
+            reader.discard()
+            self._say("DATA", refusal)
         return True
 
     # -- answers ------------------------------------------------------------------------------------------------------

@@ -70,15 +70,10 @@ def take(step: TakeMessage, service: Service, caller: Caller, dialogue: Dialogue
         step.envelope, step.content, step.decision, caller, caller.origin(dialogue.client)
     )
     if isinstance(answer, Reply):
-        _tell(answer, caller, dialogue)
+        dialogue.accepted(answer)
         return None
-    return _tell_later(answer, caller, dialogue)
+    return _tell(answer, dialogue)
 
 
-async def _tell_later(answer: Awaitable[Reply], caller: Caller, dialogue: Dialogue) -> None:
-    _tell(await answer, caller, dialogue)
-
-
-def _tell(answer: Reply, caller: Caller, dialogue: Dialogue) -> None:
-    caller.messages += answer.positive
-    dialogue.accepted(answer)
+async def _tell(answer: Awaitable[Reply], dialogue: Dialogue) -> None:
+    dialogue.accepted(await answer)

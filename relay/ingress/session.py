@@ -123,7 +123,7 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
         self._dialogue.abandon()
         self._ahead.release()
         self._service.forget(self)
-        self._caller.closed(lost=error is not None)
+        self._caller.closed(self._dialogue.messages, lost=error is not None)
 
     def pause_writing(self) -> None:
         """The client does not read what it is answered: it is not read from either."""
@@ -143,7 +143,7 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
         Who has only just come, or has begun a transaction, may bring that one message: 421 would refuse it.
         """
         self._draining = True
-        self._may_finish = not self._caller.messages or self._dialogue.client.transaction.open
+        self._may_finish = not self._dialogue.messages or self._dialogue.client.transaction.open
         if not (self._busy or self._gone):
             self._work()
 
