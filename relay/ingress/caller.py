@@ -45,8 +45,8 @@ class Caller:
         self._service = service
         self._client = Client(service.listener, self.address, uid)
         self._passthrough: Login | None = None
-        self._introduction = ("", "")
-        self._origin = Provenance(session_id, service.listener, "")
+        self._introduction: tuple[str, str] | None = None
+        self._origin: Provenance
 
     @property
     def premises(self) -> str:

@@ -25,7 +25,7 @@ from relay.policy.rates import Quotas
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Provenance:
     """Where a message came from, for the log, and for its Received line `way` (see `content.way_of`)."""
 

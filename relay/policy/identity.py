@@ -29,7 +29,7 @@ from relay.policy.rates import Rate
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Client:
     """A session as rules see it: where it came in, where from, and what it has proved.
 
