@@ -18,7 +18,7 @@ log = structlog.get_logger()
 EX_SOFTWARE: Final = 70  # sysexits(3): a defect of the relay itself has ended it
 
 
-def _spare_the_collector() -> None:
+def spare_the_collector() -> None:
     """Have the cyclic collector look at mail, not at the program.
 
     What has been imported and built by now stays until the end: some hundred thousand objects, to be walked through
@@ -52,7 +52,7 @@ async def run(loaded: Loaded) -> int:
         upstream=config.upstream.host,
         spool=config.spool.url,
     )
-    _spare_the_collector()
+    spare_the_collector()
     notifier.ready(f"listening on {', '.join(address for some in listening.values() for address in some)}")
     waits = [asyncio.ensure_future(event.wait()) for event in (stop, relay.failed)]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
