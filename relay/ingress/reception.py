@@ -67,11 +67,11 @@ class Reception:
         now = self._clock.now()
         queue_id = queue_id_of(now, next(self._noise))
         self._metrics.messages_received.count(origin.listener, decision.assignment.identity)
-        size = raw.size
+        arrival = _Arrival(queue_id, envelope, raw.size, decision, origin)
         refusal = admission.content(decision, raw.header) or self._count_in(decision)
         if refusal is not None:
             raw.close()
-            self._report(refusal, queue_id, envelope, size, decision, origin)
+            self._report(arrival, refusal)
             return refusal
         missing = content.missing(raw.header)
         for kind in missing:
@@ -79,28 +79,17 @@ class Reception:
         trace = content.Trace(origin.way, self._hostname, queue_id, envelope.recipients, now)
         message = Message(queue_id, envelope, content.prepare(raw, trace, missing))
         answer = self._intake.accept(message, sender.bearer(decision))
-        if isinstance(answer, Reply):
-            return self._conclude(answer, queue_id, envelope, size, decision, origin)
-        return self._conclude_later(answer, queue_id, envelope, size, decision, origin)
+        return self._conclude(arrival, answer) if isinstance(answer, Reply) else self._conclude_later(arrival, answer)
 
-    async def _conclude_later(
-        self,
-        answer: Awaitable[Reply],
-        queue_id: str,
-        envelope: Envelope,
-        size: int,
-        decision: Decision,
-        origin: Provenance,
-    ) -> Reply:
-        return self._conclude(await answer, queue_id, envelope, size, decision, origin)
+    async def _conclude_later(self, arrival: "_Arrival", answer: Awaitable[Reply]) -> Reply:
+        return self._conclude(arrival, await answer)
 
-    def _conclude(
-        self, answer: Reply, queue_id: str, envelope: Envelope, size: int, decision: Decision, origin: Provenance
-    ) -> Reply:
-        """What is to be done once the intake has answered: what was counted in and not taken counts no more."""
+    def _conclude(self, arrival: "_Arrival", answer: Reply) -> Reply:
+        """The intake has answered. What was counted in and not taken counts no more."""
+        decision = arrival.decision
         if decision.rate is not None and not answer.positive:
             self._quotas.give_back(decision.assignment, decision.rate)
-        self._report(answer, queue_id, envelope, size, decision, origin)
+        self._report(arrival, answer)
         return answer
 
     def _count_in(self, decision: Decision) -> Reply | None:
@@ -109,19 +98,28 @@ class Reception:
             return None
         return self._quotas.take(decision.assignment, decision.rate, self._clock.monotonic())
 
-    def _report(
-        self, answer: Reply, queue_id: str, envelope: Envelope, size: int, decision: Decision, origin: Provenance
-    ) -> None:
+    def _report(self, arrival: "_Arrival", answer: Reply) -> None:
         positive = answer.positive
         tell = log.info if positive else log.warning
         tell(
             events.TX_ACCEPTED if positive else events.TX_REJECTED,
-            queue_id=queue_id,
-            session=origin.session,
-            listener=origin.listener,
-            identity=decision.assignment.identity,
-            reverse_path=str(envelope.reverse_path),
-            recipients=[str(recipient) for recipient in envelope.recipients],
-            size=size,
-            reply=answer.wire()[:-2].decode("ascii"),  # it has to be put into octets anyhow
+            queue_id=arrival.queue_id,
+            session=arrival.origin.session,
+            listener=arrival.origin.listener,
+            identity=arrival.decision.assignment.identity,
+            reverse_path=str(arrival.envelope.reverse_path),
+            recipients=[str(recipient) for recipient in arrival.envelope.recipients],
+            size=arrival.size,
+            reply=answer.wire()[:-2].decode("ascii"),  # as the client reads it, and worked out once for both
         )
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """A message that has come in, as it is told of; `size` as the client sent it."""
+
+    queue_id: str
+    envelope: Envelope
+    size: int
+    decision: Decision
+    origin: Provenance
