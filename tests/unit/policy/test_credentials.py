@@ -5,6 +5,7 @@ import pytest
 from relay.config import Config
 from relay.core.login import PASSTHROUGH, Login, Target
 from relay.core.secret import Secret
+from relay.policy import credentials as credentials_module
 from relay.policy.credentials import Credentials
 
 US = Target("smtp.sparkpostmail.com", (587, 2525))
@@ -43,6 +44,15 @@ def test_a_changed_key_makes_another_login(credentials: Credentials) -> None:
     new = login(credentials, "default", 7)
     assert (new.key, new.username) == (Secret("three"), old.username)
     assert [credentials.current(one) for one in (old, new, other)] == [False, True, True]
+
+
+def test_any_number_of_subaccounts_have_logins(credentials: Credentials, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each its own, and the same whenever it is asked for, though not all of them are remembered."""
+    monkeypatch.setattr(credentials_module, "REMEMBERED", 3)
+    names = [login(credentials, "default", number).username for number in (1, 2, 3, 4, 1, 2)]
+
+    assert names == [f"SMTP_Injection:X-MSYS-SUBACCOUNT={number}" for number in (1, 2, 3, 4, 1, 2)]
+    assert login(credentials, "europe", 1).target == EU
 
 
 def test_the_same_key_again_changes_nothing(credentials: Credentials) -> None:
