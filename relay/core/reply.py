@@ -29,9 +29,9 @@ class EnhancedCode(NamedTuple):
         return f"{self.klass}.{self.subject}.{self.detail}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Reply:
-    """One SMTP reply: `code` 200-599, `enhanced` where the reply has one, `text` of one line.
+    """One SMTP reply: `code` 200-599, `enhanced` where the reply has one, `text` of one line. Nobody changes them.
 
     `limit` is the limit of ours that the client has met, where that is the reason.
     """
@@ -40,7 +40,7 @@ class Reply:
     enhanced: EnhancedCode | None
     text: str
     limit: Limit | None = field(default=None, compare=False)
-    _wire: bytes | None = field(default=None, init=False, repr=False, compare=False)
+    _wire: bytes | None = field(default=None, init=False, repr=False, compare=False)  # worked out once
 
     @classmethod
     def parse(cls, code: int, lines: list[str]) -> Self:
@@ -88,13 +88,8 @@ class Reply:
                 line = _UNPRINTABLE.sub("?", line)
             if len(line) > MAX_LINE - 2:
                 line = line[: MAX_LINE - 5] + "..."
-            self._keep(line.encode("ascii") + b"\r\n")
-        assert self._wire is not None
+            self._wire = line.encode("ascii") + b"\r\n"
         return self._wire
-
-    def _keep(self, wire: bytes) -> None:
-        """Most replies are said many times, and are worked out once."""
-        object.__setattr__(self, "_wire", wire)
 
 
 def multiline(code: int, lines: list[str]) -> bytes:
@@ -162,7 +157,7 @@ def hello(hostname: str) -> Reply:
 def welcome(hostname: str, offered: list[str]) -> Reply:
     """The reply to EHLO, a line for each extension behind the first one (RFC 5321 §4.1.1.1)."""
     answer = Reply(250, None, hostname)
-    answer._keep(multiline(250, [hostname, *offered]))
+    answer._wire = multiline(250, [hostname, *offered])
     return answer
 
 
