@@ -121,7 +121,7 @@ class _Rule:
         captured = self.login.subaccount(client.login) if self.login is not None and client.login is not None else None
         if not captured:
             return self.usual
-        return replace(self.usual, assignment=replace(self.usual.assignment, subaccount=captured))
+        return replace(self.usual, assignment=self.usual.assignment._replace(subaccount=captured))
 
 
 def _login_conditions(name: str, login: LoginPattern | None) -> Iterator[_Condition]:
@@ -193,7 +193,7 @@ class Identities:
             return None
         now = rule.usual.assignment
         captures = rule.login is not None and rule.login.captures
-        return replace(now, subaccount=assignment.subaccount) if captures else now
+        return now._replace(subaccount=assignment.subaccount) if captures else now
 
     def passwords(self, login: str) -> Mapping[str, Secret]:
         """The stored password, plain or hashed, of each identity that `login` can be meant for, by identity name."""

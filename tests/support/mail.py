@@ -1,7 +1,5 @@
 """Messages, and what becomes of them, for tests that have nothing to say about their particulars."""
 
-from dataclasses import replace
-
 from relay.core.envelope import Address, Envelope, Recipient, ReversePath
 from relay.core.lifecycle import Event, Fate, Settlement, Verdict
 from relay.core.login import Assignment
@@ -37,7 +35,7 @@ def in_draft(deposit: Deposit, drafts: Drafts) -> Deposit:
     for octets in message.content.body.chunks():
         body.append(octets)
     body.move_to_file()
-    return replace(deposit, message=replace(message, content=replace(message.content, body=body)))
+    return deposit._replace(message=message._replace(content=message.content._replace(body=body)))
 
 
 def deposit(
