@@ -27,6 +27,7 @@ from relay.ingress.steps import Authenticate, BeginTls, Step, TakeMessage
 from relay.ingress.timer import ProgressTimer
 from relay.observe import log as events
 from relay.sockets import peer_uid
+from relay.tls import serve_tls
 
 log = structlog.get_logger()
 
@@ -219,7 +220,6 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
             case Authenticate():
                 return errands.log_in(step, self._service, self._caller, self._dialogue)
             case BeginTls():
-                self._pause_reading()  # the ClientHello is for TLS to read
                 return self._begin_tls()
 
     async def _await(self, rest: Awaitable[None]) -> None:
@@ -257,18 +257,17 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
             self._reading_paused = True
             self._wire.pause_reading()
 
-    async def _begin_tls(self) -> None:
-        service = self._service
-        assert service.tls is not None
+    def _begin_tls(self) -> Awaitable[None]:
+        assert self._service.tls is not None
+        self._reading_paused = True  # the ClientHello is for TLS to read
+        handshake = serve_tls(
+            self._wire, self, self._service.tls, handshake_seconds=HANDSHAKE_SECONDS, close_seconds=CLOSE_SECONDS
+        )
+        return self._end_handshake(handshake)
+
+    async def _end_handshake(self, handshake: Awaitable[asyncio.Transport | None]) -> None:
         try:
-            secured = await self.loop.start_tls(
-                self._wire,
-                self,
-                service.tls,
-                server_side=True,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
-                ssl_shutdown_timeout=CLOSE_SECONDS,
-            )
+            secured = await handshake
         except (OSError, ssl.SSLError) as error:
             self._caller.reason = f"TLS handshake failed: {handshake_problem(error)}"
             error.__traceback__ = None  # it holds start_tls, which holds it, and with them all of this connection
@@ -283,7 +282,7 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
         self._wire = secured
         self._caller.upgraded(secured.get_extra_info("ssl_object").version())
         self._dialogue.upgraded()
-        if service.implicit_tls:
+        if self._service.implicit_tls:
             self._dialogue.greet()
 
     def _end(self, answer: Reply, reason: str) -> None:

@@ -7,13 +7,14 @@ ends everything at once.
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import Final, cast
 
 from relay.sandbox.answers import IDLE_TOO_LONG, Answer, Then
 from relay.sandbox.dialogue import Dialogue
 from relay.sandbox.records import Direction, Exchange, Session
+from relay.tls import serve_tls
 
 _HANDSHAKE_TIMEOUT: Final = 30.0
 _TLS_CLOSE_TIMEOUT: Final = 1.0  # a client that never answers close_notify is not waited for
@@ -137,8 +138,14 @@ class Connection(asyncio.Protocol):
                     self._resume()
             case Then.START_TLS:
                 self._state = _State.BUSY
-                transport.pause_reading()  # the ClientHello is for TLS to read
-                self._handshake = self._loop.create_task(self._start_tls(transport))
+                handshake = serve_tls(
+                    transport,
+                    self,
+                    self._context,
+                    handshake_seconds=_HANDSHAKE_TIMEOUT,
+                    close_seconds=_TLS_CLOSE_TIMEOUT,
+                )
+                self._handshake = self._loop.create_task(self._end_handshake(handshake))
             case Then.CLOSE:
                 self._state = _State.DEAF
                 self.leaving = True
@@ -161,17 +168,10 @@ class Connection(asyncio.Protocol):
         self._last_word = self._loop.time()
         self._advance()
 
-    async def _start_tls(self, transport: asyncio.Transport) -> None:
-        """The handshake. Octets after it may come before `start_tls` returns; BUSY keeps their answers back."""
+    async def _end_handshake(self, handshake: Awaitable[asyncio.Transport | None]) -> None:
+        """Octets after it may come before its end is heard of; BUSY keeps their answers back."""
         try:
-            secured = await self._loop.start_tls(
-                transport,
-                self,
-                self._context,
-                server_side=True,
-                ssl_handshake_timeout=_HANDSHAKE_TIMEOUT,
-                ssl_shutdown_timeout=_TLS_CLOSE_TIMEOUT,
-            )
+            secured = await handshake
         except OSError as error:  # asyncio does not report a connection lost in the handshake to the protocol
             self._session.tls_failure = str(error) or type(error).__name__
             self.connection_lost(error)

@@ -7,7 +7,7 @@ Plain asyncio, as the rest of the sandbox is. A request has its length, or comes
 import asyncio
 import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Self, cast
 
@@ -15,6 +15,7 @@ from relay.sandbox.answers import Then
 from relay.sandbox.api import HTTP_MODES, Request, Response
 from relay.sandbox.records import Direction, Exchange, Session
 from relay.sandbox.transmissions import ApiError
+from relay.tls import serve_tls
 
 _HANDSHAKE_TIMEOUT: Final = 30.0
 _TLS_CLOSE_TIMEOUT: Final = 1.0
@@ -170,19 +171,18 @@ class HttpConnection(asyncio.Protocol):
             self._transport.abort()
         elif self._context is not None:
             self._busy = True
-            self._transport.pause_reading()  # the ClientHello is for TLS to read
-            self._handshake = self._loop.create_task(self._start_tls(self._transport, self._context))
-
-    async def _start_tls(self, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
-        try:
-            secured = await self._loop.start_tls(
-                transport,
+            handshake = serve_tls(
+                self._transport,
                 self,
-                context,
-                server_side=True,
-                ssl_handshake_timeout=_HANDSHAKE_TIMEOUT,
-                ssl_shutdown_timeout=_TLS_CLOSE_TIMEOUT,
+                self._context,
+                handshake_seconds=_HANDSHAKE_TIMEOUT,
+                close_seconds=_TLS_CLOSE_TIMEOUT,
             )
+            self._handshake = self._loop.create_task(self._end_handshake(handshake))
+
+    async def _end_handshake(self, handshake: Awaitable[asyncio.Transport | None]) -> None:
+        try:
+            secured = await handshake
         except OSError as error:
             self._session.tls_failure = str(error) or type(error).__name__
             self.connection_lost(error)

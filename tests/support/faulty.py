@@ -12,7 +12,7 @@ import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 from relay.core.envelope import Address, Envelope, Recipient, ReversePath
 from relay.core.login import Endpoint, Login, Target
@@ -98,8 +98,7 @@ class Peer(asyncio.Protocol):
     # -- the connection -----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         if self.plan.polite:
             transport.set_write_buffer_limits(high=0)
 
