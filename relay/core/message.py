@@ -24,13 +24,15 @@ class Body(Protocol):
 
 
 def gathered(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same octets in fewer pieces: each but the last has at least so many."""
+    """The same octets in fewer pieces: each but the last has at least so many. An empty one is passed on, as an
+    offer to let others have a turn.
+    """
     pieces: list[bytes] = []
     held = 0
     for chunk in chunks:
         pieces.append(chunk)
         held += len(chunk)
-        if held >= size:
+        if held >= size or not chunk:
             yield b"".join(pieces)
             pieces, held = [], 0
     if held:

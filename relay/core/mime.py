@@ -1,7 +1,7 @@
 """The MIME structure of content as a series of lines (RFC 2045, RFC 2046), read and never built.
 
-`walk` says of every line which entity it belongs to and where in it; `survey` goes through them once and notes what in
-each entity could not travel. Structures that are broken are read as a tolerant reader would: no line is ever lost.
+`walk` says of every line which entity it belongs to and where in it. Structures that are broken are read as a tolerant
+reader would: no line is ever lost.
 """
 
 import re
@@ -12,6 +12,7 @@ from typing import Final
 
 MAX_LINE: Final = 998  # octets, CRLF not counted; RFC 5322 §2.1.1
 MAX_DEPTH: Final = 100
+_REACH: Final = MAX_LINE + 2
 _MAX_HEADER: Final = 1_000_000
 
 IDENTITY: Final = frozenset({b"", b"7bit", b"8bit", b"binary"})  # encodings that encode nothing
@@ -70,14 +71,13 @@ class Entity:
             self.kind = Kind.OPAQUE
         return None
 
-    def note(self, line: bytes) -> None:
-        if len(line) > MAX_LINE:
-            self.long = True
-        if not line.isascii():
+    def note(self, lines: bytes) -> None:
+        self.long = self.long or has_long_line(lines)
+        if not lines.isascii():
             self.eight_bit = True
             if self.utf8:
                 try:
-                    line.decode()
+                    lines.decode()
                 except UnicodeDecodeError:
                     self.utf8 = False
 
@@ -97,50 +97,76 @@ def split_field(one: bytes) -> tuple[bytes, bytes]:
     return (match[1].lower(), match[2]) if match else (b"", one)
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines of content, without their CRLF."""
+def has_long_line(lines: bytes) -> bool:
+    """Is one of these lines, each with its CRLF, over MAX_LINE?"""
+    start, last = 0, len(lines) - _REACH
+    while start < last:
+        end = lines.rfind(b"\n", start, start + _REACH)
+        if end < 0:
+            return True
+        start = end + 1
+    return False
+
+
+def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The octets of content in pieces that end with CRLF, the last one too."""
     rest = b""
     for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\r\n")
-        yield from lines
+        octets = rest + chunk
+        end = octets.rfind(b"\r\n") + 2
+        if end == 1:
+            rest = octets
+            continue
+        yield octets[:end]
+        rest = octets[end:]
     if rest:
-        yield rest
+        yield rest + b"\r\n"
 
 
 def walk(chunks: Iterable[bytes]) -> Iterator[tuple[Part, Entity, bytes]]:
-    """Every line with the entity it belongs to and where in it; both passes see the same structure."""
+    """All lines with the entity they belong to and where in it; both passes see the same structure.
+
+    Lines of a body come as they are, many at a time, each with its CRLF; all others come one by one and without it.
+    """
     entity = Entity(top=True)
     boundaries: list[bytes] = []
     in_header = True
-    for line in _lines(chunks):
-        depth = _boundary_depth(line, boundaries)
-        if depth is not None:
-            if in_header:
-                yield Part.EMPTY, entity, NO_LINE  # a header section cut short: it has no body
-            closing = line.rstrip(b" \t") != b"--" + boundaries[depth]
-            del boundaries[depth + (not closing) :]
-            entity = Entity(top=False, kind=Kind.OPAQUE if closing else Kind.LEAF)
-            in_header = not closing
-            yield Part.BETWEEN, entity, line
-        elif not in_header:
-            yield Part.BODY, entity, line
-        elif line and entity.size <= _MAX_HEADER:
-            entity.header.append(line)
-            entity.size += len(line)
-            yield Part.HEADER, entity, line
-        elif line:
-            in_header = False  # whatever this is, it is no header section
-            yield Part.EMPTY, entity, NO_LINE
-            yield Part.BODY, entity, line
-        else:
-            boundary = entity.read_header()
-            in_header = False
-            yield Part.EMPTY, entity, line
-            if entity.kind is Kind.CONTAINER and boundary is None:
-                entity, in_header = Entity(top=False), True  # message/rfc822: a message within
-            elif boundary is not None and len(boundaries) < MAX_DEPTH:
-                boundaries.append(boundary)
-                entity = Entity(top=False, kind=Kind.OPAQUE)  # the preamble
+    for octets in _whole_lines(chunks):
+        start = 0
+        while start < len(octets):
+            end = octets.index(b"\r\n", start)
+            line = octets[start:end]
+            depth = _boundary_depth(line, boundaries)
+            if depth is not None:
+                if in_header:
+                    yield Part.EMPTY, entity, NO_LINE  # a header section cut short: it has no body
+                closing = line.rstrip(b" \t") != b"--" + boundaries[depth]
+                del boundaries[depth + (not closing) :]
+                entity = Entity(top=False, kind=Kind.OPAQUE if closing else Kind.LEAF)
+                in_header = not closing
+                yield Part.BETWEEN, entity, line
+            elif not in_header:
+                boundary_at = octets.find(b"\r\n--", end) if boundaries else -1
+                end = boundary_at if boundary_at >= 0 else len(octets) - 2
+                yield Part.BODY, entity, octets[start : end + 2]
+            elif line and entity.size <= _MAX_HEADER:
+                entity.header.append(line)
+                entity.size += len(line)
+                yield Part.HEADER, entity, line
+            elif line:
+                in_header = False  # whatever this is, it is no header section
+                yield Part.EMPTY, entity, NO_LINE
+                continue
+            else:
+                boundary = entity.read_header()
+                in_header = False
+                yield Part.EMPTY, entity, line
+                if entity.kind is Kind.CONTAINER and boundary is None:
+                    entity, in_header = Entity(top=False), True  # message/rfc822: a message within
+                elif boundary is not None and len(boundaries) < MAX_DEPTH:
+                    boundaries.append(boundary)
+                    entity = Entity(top=False, kind=Kind.OPAQUE)  # the preamble
+            start = end + 2
     if in_header:
         entity.read_header()
         yield Part.EMPTY, entity, NO_LINE
@@ -155,14 +181,3 @@ def _boundary_depth(line: bytes, boundaries: list[bytes]) -> int | None:
         if text in (boundaries[depth], boundaries[depth] + b"--"):
             return depth
     return None
-
-
-def survey(chunks: Iterable[bytes]) -> list[Entity]:
-    """The entities in their order, with what offends in each."""
-    entities: list[Entity] = []
-    for part, entity, line in walk(chunks):
-        if not entities or entities[-1] is not entity:
-            entities.append(entity)
-        if part is Part.BODY:
-            entity.note(line)
-    return entities

@@ -15,7 +15,7 @@ next hop does not offer 8BITMIME (RFC 6152 §3). Both are mended entity by entit
     8-bit in header lines                   encoded words (RFC 2047), "?" within addresses
 
 Two passes over the same content: the first finds out which entities offend, the second writes. Content is a series of
-lines ended by CRLF; only one line, and the header section of one entity, are held at a time.
+lines ended by CRLF; only one piece of it, and the header section of one entity, are held at a time.
 """
 
 import binascii
@@ -23,8 +23,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from relay.core.mime import IDENTITY, MAX_LINE, NO_LINE, Entity, Kind, Part, split_field, survey, unfold, walk
+from relay.core.mime import IDENTITY, MAX_LINE, NO_LINE, Entity, Kind, Part, has_long_line, split_field, unfold, walk
 
+_TURN: Final = 64 * 1024  # octets
 _BASE64_LINE: Final = 57  # octets that make a line of 76
 
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
@@ -40,12 +41,30 @@ def must_recode(longest_line: int, *, eight_bit: bool, eight_bit_ok: bool) -> bo
 
 
 def recode(open_chunks: Open, *, eight_bit_ok: bool) -> Iterator[bytes]:
-    """The content, able to travel. `open_chunks` gives its octets from the start, each time it is called."""
-    facts = iter(survey(open_chunks()))
+    """The content, able to travel. `open_chunks` gives its octets from the start, each time it is called.
+
+    The first pass takes its time before anything leaves: an empty piece now and then says that others may have a turn.
+    """
+    facts: list[Entity] = []
+    looked_at = 0
+    for part, entity, octets in walk(open_chunks()):
+        if not facts or facts[-1] is not entity:
+            facts.append(entity)
+        if part is Part.BODY:
+            entity.note(octets)
+            looked_at += len(octets)
+            if looked_at >= _TURN:
+                looked_at = 0
+                yield b""
+    yield from filter(None, _rewritten(open_chunks(), iter(facts), eight_bit_ok=eight_bit_ok))
+
+
+def _rewritten(chunks: Iterable[bytes], facts: Iterator[Entity], *, eight_bit_ok: bool) -> Iterator[bytes]:
+    """The second pass: `facts` are the entities in their order, with what the first has found in them."""
     current: Entity | None = None
     encoder = _Encoder()
     known = Entity(top=True)
-    for part, entity, line in walk(open_chunks()):
+    for part, entity, octets in walk(chunks):
         if entity is not current:
             yield encoder.end()
             current, known = entity, next(facts)
@@ -53,12 +72,12 @@ def recode(open_chunks: Open, *, eight_bit_ok: bool) -> Iterator[bytes]:
         match part:
             case Part.EMPTY:
                 yield _header(entity, known, encoder, eight_bit_ok=eight_bit_ok)
-                if line is not NO_LINE:
+                if octets is not NO_LINE:
                     yield b"\r\n"
             case Part.BODY:
-                yield encoder.line(line)
+                yield encoder.lines(octets)
             case Part.BETWEEN:
-                yield line + b"\r\n"
+                yield octets + b"\r\n"
             case Part.HEADER:
                 continue
     yield encoder.end()
@@ -72,21 +91,41 @@ class _Encoder:
 
     encoding: bytes | None = None  # the new Content-Transfer-Encoding, where it changes
 
-    def line(self, line: bytes) -> bytes:
-        return line + b"\r\n"
+    def lines(self, octets: bytes) -> bytes:
+        """Whole lines, each with its CRLF."""
+        return octets
 
     def end(self) -> bytes:
         return b""
 
 
+class _ByLine(_Encoder):
+    """Changes only lines that offend."""
+
+    def __init__(self, *, eight_bit_ok: bool = False) -> None:
+        self._eight_bit_ok = eight_bit_ok
+
+    def lines(self, octets: bytes) -> bytes:
+        if (self._eight_bit_ok or octets.isascii()) and not has_long_line(octets):
+            return octets
+        return b"".join(map(self.line, octets[:-2].split(b"\r\n")))
+
+    def line(self, line: bytes) -> bytes:
+        raise NotImplementedError
+
+
 class _QuotedPrintable(_Encoder):
     encoding = b"quoted-printable"
 
-    def line(self, line: bytes) -> bytes:
+    def lines(self, octets: bytes) -> bytes:
+        return b"".join(map(self._line, octets[:-2].split(b"\r\n")))
+
+    @staticmethod
+    def _line(line: bytes) -> bytes:
         return binascii.b2a_qp(line, istext=True).replace(b"=\n", b"=\r\n") + b"\r\n"
 
 
-class _SoftBreaks(_Encoder):
+class _SoftBreaks(_ByLine):
     """Already quoted-printable: only what offends is touched."""
 
     def line(self, line: bytes) -> bytes:
@@ -111,8 +150,8 @@ class _Base64(_Encoder):
         self._held = bytearray()
         self._begun = False
 
-    def line(self, line: bytes) -> bytes:
-        self._held += b"\r\n" + line if self._begun else line
+    def lines(self, octets: bytes) -> bytes:
+        self._held += b"\r\n" + octets[:-2] if self._begun else octets[:-2]
         self._begun = True
         whole = len(self._held) // _BASE64_LINE * _BASE64_LINE
         rows, self._held = self._held[:whole], self._held[whole:]
@@ -127,7 +166,7 @@ class _Base64(_Encoder):
         return b"".join(binascii.b2a_base64(octets[at : at + _BASE64_LINE], newline=False) + b"\r\n" for at in steps)
 
 
-class _Wrapped(_Encoder):
+class _Wrapped(_ByLine):
     """Already base64: over-long lines become lines of 76. Octets outside ASCII mean nothing in it (RFC 2045 §6.8)."""
 
     def line(self, line: bytes) -> bytes:
@@ -138,11 +177,8 @@ class _Wrapped(_Encoder):
         return b"".join(line[at : at + 76] + b"\r\n" for at in range(0, len(line), 76))
 
 
-class _Folded(_Encoder):
+class _Folded(_ByLine):
     """The last resort, where no encoding may be declared."""
-
-    def __init__(self, *, eight_bit_ok: bool) -> None:
-        self._eight_bit_ok = eight_bit_ok
 
     def line(self, line: bytes) -> bytes:
         return fold(line if self._eight_bit_ok else _without_eight_bit(line)) + b"\r\n"

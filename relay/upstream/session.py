@@ -237,7 +237,9 @@ class Session(asyncio.Protocol):
 
     async def _send(self, octets: bytes, seconds: float) -> None:
         self._transport.write(octets)
-        if not self._writable.is_set():
+        if self._writable.is_set():
+            await asyncio.sleep(0)  # whose peer takes all at once has no right to all of the loop
+        else:
             async with asyncio.timeout(seconds):
                 await self._writable.wait()
 

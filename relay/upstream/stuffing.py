@@ -12,17 +12,24 @@ WRITE_SIZE: Final = 64 * 1024  # octets; what fits a transport's buffer, and wha
 
 
 def stuffed(content: Content, *, eight_bit_ok: bool) -> Iterator[bytes]:
-    """The octets to send before the final dot; they end with CRLF, or are none."""
-    chunks: Iterable[bytes] = content.chunks()
+    """The octets to send before the final dot; they end with CRLF, or are none. At an empty piece others may have a
+    turn: it has taken its time.
+    """
+
+    def chunks() -> Iterator[bytes]:
+        return gathered(content.chunks(), WRITE_SIZE)
+
     if must_recode(content.longest_line, eight_bit=content.eight_bit, eight_bit_ok=eight_bit_ok):
-        chunks = recode(content.chunks, eight_bit_ok=eight_bit_ok)
-    return _stuff(gathered(chunks, WRITE_SIZE))
+        return _stuff(gathered(recode(chunks, eight_bit_ok=eight_bit_ok), WRITE_SIZE))
+    return _stuff(chunks())
 
 
 def _stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:
     line_start = True
     held = b""
     for chunk in chunks:
+        if not chunk:
+            yield chunk
         octets = held + chunk if held else chunk
         held = b"\r" if octets.endswith(b"\r") else b""  # its LF is in the next piece
         octets = octets[: len(octets) - len(held)]

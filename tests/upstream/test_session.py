@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -345,3 +346,46 @@ def test_any_octets_give_an_outcome(pieces, close):
 
     assert len(facts) == 1
     classify(facts[0])
+
+
+async def test_a_peer_that_takes_all_at_once_has_no_right_to_all_of_the_loop():
+    """Whoever is ready to run does so between two pieces of large content."""
+    loop = asyncio.get_running_loop()
+    turns: list[str] = []
+    ended = asyncio.Event()
+
+    class Transport(asyncio.Transport):
+        """Takes everything; somebody else is ready to run each time."""
+
+        def write(self, data) -> None:
+            turns.append("piece")
+            loop.call_soon(turns.append, "other")
+            if data.endswith(b"\r\n.\r\n"):
+                ended.set()
+
+        def is_closing(self) -> bool:
+            return False
+
+        def abort(self) -> None:
+            return None
+
+    session = Session(
+        Transport(),
+        LOGIN,
+        Endpoint("localhost", 587, "127.0.0.1"),
+        Features(True, True, False),
+        SessionTimeouts(command=5, data_progress=5, final_dot=5),
+        messages=100,
+        chained=True,
+        on_misbehaviour=lambda: None,
+    )
+    sending = asyncio.create_task(run(session, octets=b"\r\n" * 500_000))
+    await asyncio.sleep(0)
+    session.data_received(OK + OK + GO)
+    async with asyncio.timeout(5):
+        await ended.wait()
+    session.data_received(OK)
+
+    assert isinstance(classify((await sending)[0]), Delivered)
+    assert turns.count("piece") > 10
+    assert ("piece", "piece") not in pairwise(turns)

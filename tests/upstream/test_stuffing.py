@@ -46,3 +46,15 @@ def test_a_small_message_is_one_piece():
     content = Content(b"Subject: x\r\n", Pieces([b"\r\n", b"hello\r\n"]), 10, False)
 
     assert list(stuffed(content, eight_bit_ok=True)) == [b"Subject: x\r\n\r\nhello\r\n"]
+
+
+def test_others_have_their_turn_while_it_is_found_out_what_offends():
+    """Nothing can leave before all of the content has been looked at, and that may be twenty megabytes."""
+    line = b"x" * 76 + b"\r\n"
+    parts = [b"\r\n", *[line * 800] * 20, b"\xe4\r\n"]
+    pieces = list(stuffed(Content(b"Subject: x\r\n", Pieces(parts), 76, True), eight_bit_ok=False))
+    turns = next(number for number, piece in enumerate(pieces) if piece)
+
+    assert turns >= 10
+    assert b"".join(pieces).count(line) == 16_000
+    assert all(len(piece) < 200_000 for piece in pieces)
