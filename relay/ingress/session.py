@@ -98,12 +98,16 @@ class SmtpSession(SMTP, asyncio.BufferedProtocol):
         return self.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._received += nbytes
+        self.data_received(bytes(self.buffer[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        """A loop that takes aiosmtpd's class for what it is, as uvloop does, brings octets this way."""
+        self._received += len(data)
         if self._linger_until:
             if self._received > self._linger_until:
                 self._wire.abort()
             return
-        self._dialogue.receive(bytes(self.buffer[:nbytes]))
+        self._dialogue.receive(data)
         if self._busy:
             self._keep_waiting()
         else:
