@@ -88,9 +88,11 @@ class Pool:
         loop = asyncio.get_running_loop()
         now = loop.time()
         waiter = Waiter(loop.create_future(), now, now + patience)
+        first = not (lane.waiting or lane.wanting)
         (lane.wanting if fresh else lane.waiting).append(waiter)
         self._waiting += 1
-        self._settle()
+        if first or fresh or self._taken < self._limits.connections:
+            self._settle()  # else nothing can be done for it that is not done for those before it
         try:
             # A little longer than the dial has, so that it can say what it was waiting for.
             async with asyncio.timeout_at(waiter.deadline + GRACE):

@@ -15,10 +15,11 @@ DIAL: Final = 10  # messages that a connection carries while another is dialled,
 def lifetime(messages: int, connections: int, left: Collection[int]) -> int:
     """How many messages a new connection is to carry: `messages`, or fewer to end at another time than the others.
 
-    `left`: how many each of the others has to go. There may be so many `connections`, and their ends are to be spread
-    over half of what they carry; where there is no room for that, it is as far from the next one as can be.
+    `left`: how many each of the others has to go. There may be so many `connections`; their ends are spread over a
+    quarter of what they carry, as what is not carried is paid for with more dials. Where the ends of others leave no
+    room for that, it is as far from the next as can be, and carries half at least.
     """
-    apart = max(1, messages // (2 * connections))
+    apart = max(1, messages // (4 * connections))
 
     def merit(end: int) -> tuple[int, int]:
         return min([apart, *(abs(end - other) for other in left)]), end
