@@ -174,8 +174,7 @@ class Pool:
         """Let go of the sessions that have rested for too long, and look again when the next one will have."""
         loop = asyncio.get_running_loop()
         self._sweep = None
-        rested = sorted(self._resting(), key=lambda held: held.idle_since)
-        for held in rested:
+        for held in sorted(self._resting(), key=lambda held: held.idle_since):
             due = held.idle_since + self._limits.idle_seconds
             if due > loop.time():
                 self._sweep = loop.call_at(due, self._expire)
@@ -254,7 +253,7 @@ class Pool:
         deadline = max((waiter.deadline for waiter in lane.waiters()), default=loop.time() + AHEAD_SECONDS)
         self._taken += 1
         dial = loop.create_task(self._open(lane.login, deadline))
-        lane.dials.add(dial)
+        lane.dials[dial] = loop.time()
         dial.add_done_callback(partial(self._dialled, lane))
 
     async def _open(self, login: Login, deadline: float) -> Session:
@@ -263,7 +262,7 @@ class Pool:
 
     def _dialled(self, lane: Lane, dial: "asyncio.Task[Session]") -> None:
         """A dial is over."""
-        lane.dials.discard(dial)
+        since = lane.dials.pop(dial)
         error = _BROKEN_OFF if dial.cancelled() else dial.exception()
         if error is None:
             self._admit(lane, dial.result())
@@ -272,14 +271,13 @@ class Pool:
             lane.proven = False
             if isinstance(error, UpstreamFailure):
                 self._blame(lane.login.target, error)
-                self._disappoint(lane, error)
+                self._disappoint(lane, error, since)
         self._settle()
         if not isinstance(error, UpstreamFailure | TimeoutError | None):
             raise error
 
     def _admit(self, lane: Lane, session: Session) -> None:
-        limits = self._limits
-        lasts = lifetime(limits.messages, limits.connections, [held.left for held in lane.held])
+        lasts = lifetime(self._limits.messages, self._limits.connections, [held.left for held in lane.held])
         session.end_after(lasts)
         held = self._holders[session] = Held(session, lane, lasts)
         lane.held.append(held)
@@ -292,9 +290,13 @@ class Pool:
         if not (held.retiring or self._current(lane.login)):
             self._retire(held)  # its key was changed while it was dialled
 
-    def _disappoint(self, lane: Lane, failure: UpstreamFailure) -> None:
-        """There is no session. Who has no other hope hears why; with a refused login nobody has."""
-        if classify(failure.fact).cause is Cause.LOGIN_REFUSED:
+    def _disappoint(self, lane: Lane, failure: UpstreamFailure, since: float) -> None:
+        """There is no session. Who has waited `since` the dial began and has no other hope hears why.
+
+        Who came later has a dial of his own: what ended this one may be what took his session, and over. With a refused
+        login nobody has any hope.
+        """
+        if self._closed or classify(failure.fact).cause is Cause.LOGIN_REFUSED:
             for dial in lane.dials:
                 dial.cancel()
             hopeless = list(lane.waiters())
@@ -302,7 +304,7 @@ class Pool:
             hopeless = []
         else:
             others = any(held.session.usable for held in lane.held)
-            hopeless = list(lane.wanting if others else lane.waiters())
+            hopeless = [waiter for waiter in (lane.wanting if others else lane.waiters()) if waiter.since <= since]
         for waiter in hopeless:
             lane.forget(waiter)
             waiter.future.set_exception(UpstreamFailure(failure.fact))

@@ -361,3 +361,29 @@ async def test_each_session_rests_for_its_own_time(opener):
 
     assert pool.sessions == {}
     await pool.close()
+
+
+async def test_who_comes_while_a_dial_is_under_way_has_another_when_it_fails():
+    """One that was begun ahead of need is reset together with the session: that says nothing of the login."""
+    begun, reset, sessions = asyncio.Event(), asyncio.Event(), []
+
+    async def opener(login, deadline, slots):
+        sessions.append(FakeSession(login))
+        if len(sessions) == 2:
+            begun.set()
+            await reset.wait()
+            raise UpstreamFailure(Failure(Phase.EHLO, FailureKind.LOST, "closed at EHLO"))
+        return sessions[-1]
+
+    pool = Pool(opener, PoolLimits(2, 20, 50.0))
+    await work(pool, 11)
+    await begun.wait()
+    session, _ = await pool.acquire(A, 1)
+    session.usable = False
+    pool.release(session)
+    waiting = asyncio.create_task(pool.acquire(A, 1, fresh=True))
+    await asyncio.sleep(0)
+    reset.set()
+
+    assert (await waiting)[0] is sessions[2]
+    await pool.close()
