@@ -8,14 +8,13 @@ Exit status: 0; 1 when a message was refused or a receiver did not run.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from benchmarks.place import PeerError, Place, free_port
 from benchmarks.workloads import Workload, show_size
 
 YARDSTICK: Final = "aiosmtpd"
-RECEIVERS: Final = ["relay", "relay-uvloop", YARDSTICK]
+RECEIVERS: Final = ["relay", "relay-asyncio", YARDSTICK]
 WORKLOADS: Final = {
     Workload(2_000, 10): 3.0,
     Workload(2_000, 10, pipelining=True): 4.0,
@@ -73,11 +72,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="rounds over all cells (default 5; quick: 3)")
     options = parser.parse_args()
     seconds = 1.0 if options.quick else 3.0
-    receivers = [name for name in RECEIVERS if name != "relay-uvloop" or importlib.util.find_spec("uvloop")]
     try:
         rig.build()
         with tempfile.TemporaryDirectory(prefix="relay-ingress-benchmark-") as scratch:
-            failed = speeds(receivers, options.rounds or (3 if options.quick else 5), seconds, Path(scratch))
+            failed = speeds(options.rounds or (3 if options.quick else 5), seconds, Path(scratch))
             failed += burdens(Path(scratch))
     except (rig.RigError, PeerError) as error:
         print(f"benchmarks.ingress: {error}", file=sys.stderr)
@@ -88,18 +86,18 @@ def main() -> int:
 # -- speed ------------------------------------------------------------------------------------------------------------
 
 
-def speeds(receivers: Sequence[str], rounds: int, seconds: float, scratch: Path) -> int:
+def speeds(rounds: int, seconds: float, scratch: Path) -> int:
     """Prints the first table, medians of the rounds; a ratio is formed within a round. How many messages failed."""
     failed = 0
     for workload, goal in WORKLOADS.items():
         print(f"\n{workload.name} (goal: {goal:g} x aiosmtpd)")
         print(f"{'':16}{'messages/s':>12}{'CPU ms/msg':>12}{'x aiosmtpd':>12}{'by CPU':>9}")
-        runs: dict[str, list[Speed]] = {name: [] for name in receivers}
+        runs: dict[str, list[Speed]] = {name: [] for name in RECEIVERS}
         for number in range(rounds):
-            first = number % len(receivers)
-            for name in [*receivers[first:], *receivers[:first]]:
+            first = number % len(RECEIVERS)
+            for name in [*RECEIVERS[first:], *RECEIVERS[:first]]:
                 runs[name].append(_speed(name, workload, seconds, scratch))
-        for name in receivers:
+        for name in RECEIVERS:
             pairs = list(zip(runs[name], runs[YARDSTICK], strict=True))
             print(
                 f"  {name:<14}{median(run.rate for run in runs[name]):>12,.0f}"

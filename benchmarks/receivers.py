@@ -1,6 +1,6 @@
 """What takes mail in and drops it: this relay's ingress before an intake that accepts everything, and stock aiosmtpd.
 
-    python -m benchmarks.receivers (relay | relay-uvloop | aiosmtpd) --port N
+    python -m benchmarks.receivers (relay | relay-asyncio | aiosmtpd) --port N
 
 The relay logs, and spares the collector, as it does when it serves; aiosmtpd comes as it is, logs nothing, and its
 handler does nothing. SIGUSR1 asks for a line of JSON on standard output: for how many milliseconds the loop did nothing
@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import uvloop
 from aiosmtpd.smtp import SMTP
 
 from benchmarks.depth import BenchmarkClock
@@ -171,15 +172,11 @@ async def serve(start: Start, port: int) -> None:
 def main() -> None:
     """Reads the command line and serves on the loop that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("receiver", choices=["relay", "relay-uvloop", "aiosmtpd"])
+    parser.add_argument("receiver", choices=["relay", "relay-asyncio", "aiosmtpd"])
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args()
     events.configure(form="json", level="info", addresses="plain", for_good=True)
-    loop_factory = None
-    if options.receiver == "relay-uvloop":
-        import uvloop
-
-        loop_factory = uvloop.new_event_loop
+    loop_factory = uvloop.new_event_loop if options.receiver == "relay" else None
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(serve(serve_aiosmtpd if options.receiver == "aiosmtpd" else serve_relay, options.port))
 

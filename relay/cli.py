@@ -4,6 +4,7 @@ Statuses follow sysexits(3): 0 fine, 1 something was found or refused, 64 wrong 
 configuration. Every command imports what it needs when it runs, so that the small ones start quickly.
 """
 
+import asyncio
 import os
 import sys
 from collections.abc import Coroutine
@@ -149,7 +150,7 @@ def sandbox(
     """
     from relay.sandbox.command import run_sandbox
 
-    raise typer.Exit(_run(run_sandbox(smtp or ["127.0.0.1:2587"], http, api_key or [], tls_dir, store)))
+    raise typer.Exit(asyncio.run(run_sandbox(smtp or ["127.0.0.1:2587"], http, api_key or [], tls_dir, store)))
 
 
 @cli.command("check-config")

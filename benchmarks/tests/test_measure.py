@@ -45,8 +45,6 @@ def run(peer: Peer, workload: Workload, issued: Certificates, directory: Path, *
 @pytest.mark.parametrize("name", ["naive-new", "naive-pool", "naive-uvloop"])
 def test_a_naive_relay_delivers_everything(name: str, issued: Certificates, directory: Path) -> None:
     """Nothing lost, nothing twice, over verified TLS, and the meters all show something."""
-    if name == "naive-uvloop":
-        pytest.importorskip("uvloop")
 
     result = run(PEERS[name], Workload(2000, clients=4), issued, directory)
 

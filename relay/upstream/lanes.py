@@ -49,8 +49,9 @@ class Lane:
     """One login's messages and sessions.
 
     `waiting` messages take any session, those that are `wanting` a new one have tried another in vain. `resting`: the
-    sessions with nothing on them, the one used last at the end. `dials`: since when each is under way. `parting`: those
-    that are being closed. `proven`: the last dial has been let in. `used`: when a message was last done with.
+    sessions with nothing on them, the one used last at the end. `dials`: those under way, and who waited when each
+    began. `parting`: those that are being closed. `proven`: the last dial has been let in. `used`: when a message was
+    last done with.
     """
 
     login: Login
@@ -58,7 +59,7 @@ class Lane:
     wanting: deque[Waiter] = field(default_factory=deque)
     held: list[Held] = field(default_factory=list)
     resting: dict[Held, None] = field(default_factory=dict)
-    dials: "dict[asyncio.Task[Session], float]" = field(default_factory=dict)
+    dials: "dict[asyncio.Task[Session], frozenset[Waiter]]" = field(default_factory=dict)
     parting: int = 0
     proven: bool = False
     used: float = 0.0

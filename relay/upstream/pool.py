@@ -6,8 +6,9 @@ as long as messages wait behind others or sessions come to their end, and there 
 """
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -86,7 +87,9 @@ class Pool:
 
     async def _wait(self, lane: Lane, patience: float, *, fresh: bool) -> Held:
         loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = (
+            time.monotonic()
+        )  # the clock of uvloop's stands still while callbacks run, and who came first would be lost
         waiter = Waiter(loop.create_future(), now, now + patience)
         first = not (lane.waiting or lane.wanting)
         (lane.wanting if fresh else lane.waiting).append(waiter)
@@ -253,7 +256,7 @@ class Pool:
         deadline = max((waiter.deadline for waiter in lane.waiters()), default=loop.time() + AHEAD_SECONDS)
         self._taken += 1
         dial = loop.create_task(self._open(lane.login, deadline))
-        lane.dials[dial] = loop.time()
+        lane.dials[dial] = frozenset(lane.waiters())
         dial.add_done_callback(partial(self._dialled, lane))
 
     async def _open(self, login: Login, deadline: float) -> Session:
@@ -262,7 +265,7 @@ class Pool:
 
     def _dialled(self, lane: Lane, dial: "asyncio.Task[Session]") -> None:
         """A dial is over."""
-        since = lane.dials.pop(dial)
+        hopeful = lane.dials.pop(dial)
         error = _BROKEN_OFF if dial.cancelled() else dial.exception()
         if error is None:
             self._admit(lane, dial.result())
@@ -271,7 +274,7 @@ class Pool:
             lane.proven = False
             if isinstance(error, UpstreamFailure):
                 self._blame(lane.login.target, error)
-                self._disappoint(lane, error, since)
+                self._disappoint(lane, error, hopeful)
         self._settle()
         if not isinstance(error, UpstreamFailure | TimeoutError | None):
             raise error
@@ -290,8 +293,8 @@ class Pool:
         if not (held.retiring or self._current(lane.login)):
             self._retire(held)  # its key was changed while it was dialled
 
-    def _disappoint(self, lane: Lane, failure: UpstreamFailure, since: float) -> None:
-        """There is no session. Who has waited `since` the dial began and has no other hope hears why.
+    def _disappoint(self, lane: Lane, failure: UpstreamFailure, hopeful: Collection[Waiter]) -> None:
+        """There is no session. Who was `hopeful` when the dial began, and has no other hope now, hears why.
 
         Who came later has a dial of his own: what ended this one may be what took his session, and over. With a refused
         login nobody has any hope.
@@ -304,7 +307,7 @@ class Pool:
             hopeless = []
         else:
             others = any(held.session.usable for held in lane.held)
-            hopeless = [waiter for waiter in (lane.wanting if others else lane.waiters()) if waiter.since <= since]
+            hopeless = [waiter for waiter in (lane.wanting if others else lane.waiters()) if waiter in hopeful]
         for waiter in hopeless:
             lane.forget(waiter)
             waiter.future.set_exception(UpstreamFailure(failure.fact))

@@ -140,9 +140,11 @@ async def test_a_dropped_idle_session_costs_nothing(tmp_path):
 
 
 async def test_a_hundred_messages_a_connection(tmp_path):
-    """The 101st message goes over a new connection, and SparkPost never has to say so."""
+    """No connection carries more, its successor is there in time, and SparkPost never has to say so."""
     async with sandbox_with(tmp_path, transcripts=False) as sandbox, relay_to(sandbox) as relay:
         for _ in range(105):
             assert (await send(port_of(relay)))[0] == 250
 
-    assert sorted(session.messages for session in sandbox.sessions) == [5, 100]
+    carried = [session.messages for session in sandbox.sessions]
+    assert (len(carried), sum(carried)) == (2, 105)
+    assert max(carried) <= 100

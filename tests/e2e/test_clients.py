@@ -382,21 +382,6 @@ async def test_what_does_not_end_in_time_is_given_up_at_shutdown(tmp_path):
     assert heard.splitlines()[-1].startswith(b"354 ")
 
 
-async def test_octets_may_be_handed_over_either_way(tmp_path):
-    """uvloop takes a session for an ordinary protocol, asyncio for one that has a buffer."""
-    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(relay))
-        await reader.readline()
-        [session] = relay._connections.sessions
-        session.data_received(b"NOOP\r\nNO")
-        session.get_buffer(-1)[:4] = b"OP\r\n"
-        session.buffer_updated(4)
-        heard = [await reader.readline(), await reader.readline()]
-        writer.close()
-
-    assert heard == [b"250 2.0.0 ok\r\n"] * 2
-
-
 @pytest.mark.parametrize("octets", [b"EHLO c\r\n", ENVELOPE + b"x\r\n.\r\nQUIT\r\n", b"EHLO c\r\nSTARTTLS\r\n", None])
 async def test_a_session_that_is_over_is_gone_without_the_collector(tmp_path, octets):
     """Thousands that come and go leave nothing behind that has to be searched for, under TLS neither."""

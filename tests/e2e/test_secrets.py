@@ -95,7 +95,7 @@ async def test_no_log_record_and_no_reply_shows_a_secret(tmp_path):
             heard += await asyncio.to_thread(misuse, port_of(relay), port_of(relay, "own"))
 
     assert "250 2.0.0 OK" in heard.replace("(250, b'", "250 ")
-    assert '"event": "link.auth"' in record.getvalue()
+    assert '"event":"link.auth"' in record.getvalue()
     assert_clean(heard)
     assert_clean(record.getvalue())
 

@@ -385,7 +385,7 @@ async def test_nobody_reads_what_it_says():
     os.close(reading)
     for stderr in (f"2>&{writing}", "2>&-"):
         command = f"{shlex.quote(str(PROGRAM))} b@example.net {stderr}"
-        ended = await program(["bash", "-c", command], MESSAGE, environ, pass_fds=[writing])
+        ended = await program(["bash", "--norc", "-c", command], MESSAGE, environ, pass_fds=[writing])
         assert (ended.status, ended.err) == (os.EX_TEMPFAIL, "")
     os.close(writing)
 

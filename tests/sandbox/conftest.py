@@ -4,7 +4,7 @@ import asyncio
 import base64
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -133,3 +133,8 @@ def sandbox(tls_dir: Path) -> Callable[..., Sandbox]:
         return Sandbox(**{"api_keys": {KEY: None}, "tls_dir": tls_dir} | options)
 
     return make
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The stand-in is a program of its own, and runs on asyncio's loop there."""
+    return {"asyncio": asyncio.new_event_loop}

@@ -35,7 +35,7 @@ PHASES = {
     "auth": Phase.AUTH,
     "password": Phase.AUTH,
 }
-MUCH = 8 << 20  # octets; far more than sockets hold, so a peer that wrote them all was read to the end
+MUCH = 16 << 20  # octets; far more than sockets hold, so a peer that wrote them all was read to the end
 
 
 class Peer:
