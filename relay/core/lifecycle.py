@@ -72,6 +72,8 @@ class Fate(StrEnum):
     DELETED = "deleted"
 
 
+FAILED: Final = (Fate.BOUNCED, Fate.EXPIRED)  # for good: the sender is told
+
 TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.QUEUED, Event.CLAIM): State.ACTIVE,
     (State.QUEUED, Event.HOLD): State.HELD,
@@ -198,8 +200,8 @@ def settle(
     remain until it is over age; `failed_before`: some recipient has already failed for good.
     """
     over_age = age_left <= 0
-    verdicts = tuple(_verdict(number, outcome, over_age=over_age) for number, outcome in outcomes)
-    failed = failed_before or any(verdict.fate in (Fate.BOUNCED, Fate.EXPIRED) for verdict in verdicts)
+    verdicts = tuple([_verdict(number, outcome, over_age=over_age) for number, outcome in outcomes])
+    failed = failed_before or any(verdict.fate in FAILED for verdict in verdicts)
     waiting = [outcome for _, outcome in outcomes if not isinstance(outcome, (Delivered, Bounced))]
     if not waiting:
         return Settlement(Event.FAIL if failed else Event.DELIVER, verdicts)
@@ -231,7 +233,7 @@ def _verdict(number: int, outcome: Outcome, *, over_age: bool) -> Verdict:
         case _:
             fate = Fate.EXPIRED if over_age and blames_message(outcome) else Fate.PENDING
     name = "expired" if fate is Fate.EXPIRED else outcome.name
-    return Verdict(number, fate, name, outcome.fact.phase.value, str(outcome.fact), sparkpost_id(outcome))
+    return Verdict(number, fate, name, str(outcome.fact.phase), str(outcome.fact), sparkpost_id(outcome))
 
 
 def sparkpost_id(outcome: Outcome) -> str | None:

@@ -51,7 +51,7 @@ can refuse a message for good, and a fault of the request as such is ours and no
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NamedTuple, Self
+from typing import ClassVar, Final, NamedTuple, Self
 
 from relay.core.reply import EnhancedCode, Reply
 
@@ -177,16 +177,18 @@ Fact = Answer | Failure
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Base of the four; never made itself."""
+    """Base of the four; never made itself.
+
+    `name` is as logs and metrics say it: delivered, deferred, bounced or ambiguous.
+    """
 
     fact: Fact
     scope: Scope
     cause: Cause | None = None
+    name: ClassVar[str]
 
-    @property
-    def name(self) -> str:
-        """As logs and metrics say it: delivered, deferred, bounced or ambiguous."""
-        return type(self).__name__.lower()
+    def __init_subclass__(cls) -> None:
+        cls.name = cls.__name__.lower()
 
 
 class Delivered(Outcome):

@@ -78,8 +78,11 @@ class Attempts:
 
     def start(self, claim: Claim) -> None:
         """Make an attempt at a claimed message when its turn comes."""
-        self._waiting.add(Lane.of(claim.assignment), self._add(claim, Permit()))
-        self._begin_next()
+        flight = self._add(claim, Permit())
+        if self._waiting or self._started >= self._at_once or self._draining:
+            self._waiting.add(Lane.of(claim.assignment), flight)
+        else:
+            self._begin(flight)
 
     def adopt(self, claim: Claim, running: RunningAttempt) -> None:
         """Take over an attempt that was begun before the message was stored."""
@@ -93,9 +96,11 @@ class Attempts:
 
     def _begin_next(self) -> None:
         while self._waiting and self._started < self._at_once and not self._draining:
-            flight = self._waiting.take()
-            self._started += 1
-            self._fly(flight, self._attempt(flight.claim, flight.permit))
+            self._begin(self._waiting.take())
+
+    def _begin(self, flight: _Flight) -> None:
+        self._started += 1
+        self._fly(flight, self._attempt(flight.claim, flight.permit))
 
     def _fly(self, flight: _Flight, work: Coroutine[Any, Any, bool]) -> None:
         flight.task = asyncio.get_running_loop().create_task(work)

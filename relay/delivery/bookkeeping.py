@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from relay.core.lifecycle import Event, Fate, RetryPolicy, Settlement, Verdict, settle
+from relay.core.lifecycle import FAILED, Event, Fate, RetryPolicy, Settlement, Verdict, settle
 from relay.core.message import Message
 from relay.core.ports import AttemptReport
 from relay.core.spooled import Claim, Deposit, Record
@@ -31,16 +31,15 @@ class Bookkeeper:
 
     def record(self, claim: Claim, report: AttemptReport) -> Record:
         """What to write down about an attempt at the pending recipients of a claim."""
-        outcomes = [(number, outcome) for number, (_, outcome) in zip(claim.pending, report.outcomes, strict=True)]
         settlement = settle(
-            outcomes,
+            [(number, outcome) for number, (_, outcome) in zip(claim.pending, report.outcomes, strict=True)],
             attempts=claim.attempts,
             age_left=claim.age_left,
             failed_before=claim.failed_before,
             policy=self._policy,
             rng=self._rng,
         )
-        failed = [one for one in settlement.verdicts if one.fate in (Fate.BOUNCED, Fate.EXPIRED)]
+        failed = [one for one in settlement.verdicts if one.fate in FAILED]
         return Record(settlement, report.endpoint, self._notice(claim, failed) if failed else None)
 
     def tell(self, claim: Claim, settlement: Settlement) -> None:

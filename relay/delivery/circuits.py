@@ -99,7 +99,7 @@ class Circuits:
     @property
     def all_open(self) -> bool:
         """True if nothing can be held back, and no port is blocked."""
-        return not (self._targets or self._refused or self._busy or self._over_quota)
+        return not (self._targets or self._refused or self._busy.begun or self._over_quota.begun)
 
     def _held_back(self, login: Login) -> Outcome | None:
         refusal = self._refused.get(login) or self._refusal_of_key(login)

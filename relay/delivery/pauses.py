@@ -1,6 +1,6 @@
 """What is left alone for a time, and for longer each time that it disappoints again. Pure but for its clock."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -26,9 +26,7 @@ class Pauses(Generic[K]):
         self._first = first
         self._longest = longest
         self._pauses: dict[K, Pause] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._pauses)
+        self.begun: Mapping[K, Pause] = self._pauses  # those that are over too, until they are ended or forgotten
 
     def begin(self, key: K, outcome: Outcome) -> bool:
         """Something has disappointed; True if a pause begins.

@@ -61,36 +61,41 @@ class Route:
     async def deliver(
         self, message: Message, recipients: Sequence[Recipient], bearer: Bearer, effort: Effort
     ) -> AttemptReport:
-        closed = self._circuits.blocked(bearer.login)
+        login, circuits = bearer.login, self._circuits
+        closed = circuits.blocked(login)
         if closed is not None:
             report = AttemptReport(tuple((recipient, closed) for recipient in recipients))
         else:
             started = self._clock.monotonic()
-            report = await self._attempt(message, recipients, bearer.login, effort)
+            if circuits.by_https(login):
+                report = await self._over_https(message, recipients, login, effort)
+            else:
+                report = await self._smtp.send(message, recipients, login, effort)
+                circuits.learn(login, [outcome for _, outcome in report.outcomes])
+                if not circuits.all_open and _found_blocked(report):
+                    took = self._clock.monotonic() - started
+                    report = await self._after_smtp(message, recipients, login, effort, report, took)
             self._metrics.attempt_seconds.observe(self._clock.monotonic() - started)
         for recipient, outcome in report.outcomes:
             self._metrics.messages.count(bearer.assignment.identity, outcome.name)
             self._tell(message, bearer, recipient, outcome, report)
         return report
 
-    async def _attempt(
-        self, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort
+    async def _after_smtp(
+        self,
+        message: Message,
+        recipients: Sequence[Recipient],
+        login: Login,
+        effort: Effort,
+        report: AttemptReport,
+        took: float,
     ) -> AttemptReport:
-        """Over the way that is open. An attempt that finds every port blocked goes on over HTTPS, if there is time."""
-        if self._circuits.by_https(login):
-            return await self._over_https(message, recipients, login, effort)
-        started = self._clock.monotonic()
-        report = await self._smtp.send(message, recipients, login, effort)
-        self._circuits.learn(login, [outcome for _, outcome in report.outcomes])
-        took = self._clock.monotonic() - started
+        """An attempt that has found every port blocked goes on over HTTPS, if that is open and there is time."""
         rest = effort.patience - took
-        if rest < LEAST_PATIENCE or not (_found_blocked(report) and self._https_is_open(login)):
+        if rest < LEAST_PATIENCE or not self._circuits.by_https(login) or self._circuits.blocked(login) is not None:
             return report
         report = await self._over_https(message, recipients, login, replace(effort, patience=rest))
         return report._replace(connect_seconds=report.connect_seconds + took)
-
-    def _https_is_open(self, login: Login) -> bool:
-        return self._circuits.by_https(login) and self._circuits.blocked(login) is None
 
     async def _over_https(
         self, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort
@@ -113,21 +118,22 @@ class Route:
     def _tell(
         self, message: Message, bearer: Bearer, recipient: Recipient, outcome: Outcome, report: AttemptReport
     ) -> None:
-        said = outcome.fact.reply if isinstance(outcome.fact, Answer) else None
+        fact, assignment = outcome.fact, bearer.assignment
+        said = fact.reply if isinstance(fact, Answer) else None
         write = log.info if isinstance(outcome, Delivered) else log.warning
         write(
             events.ATTEMPT_DONE,
             queue_id=message.queue_id,
-            identity=bearer.assignment.identity,
-            credential=bearer.assignment.credential,
-            subaccount=bearer.assignment.subaccount,
+            identity=assignment.identity,
+            credential=assignment.credential,
+            subaccount=assignment.subaccount,
             recipient=str(recipient),
             endpoint=report.endpoint,
             outcome=outcome.name,
-            phase=outcome.fact.phase.value,
+            phase=str(fact.phase),
             code=said.code if said else None,
             enhanced=str(said.enhanced) if said and said.enhanced else None,
-            reply=str(outcome.fact),
+            reply=str(fact),
             message_id=sparkpost_id(outcome),
             delays={"connect": round(report.connect_seconds, 3), "transaction": round(report.transaction_seconds, 3)},
         )

@@ -1,9 +1,15 @@
 """The relay's metrics, declared in one place with their help. One `Metrics` per relay; nothing is global."""
 
-from collections.abc import Iterable
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, disable_created_metrics
+from prometheus_client.metrics_core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 PREFIX: Final = "sparkpost_relay"
 
@@ -32,6 +38,29 @@ class Tally(Counter):
         return super().collect()
 
 
+class Timings(Collector):
+    """A histogram of seconds for what happens with every message: one count a bucket, and for one thread only."""
+
+    def __init__(self, name: str, help_text: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
+        self._name = name
+        self._help = help_text
+        self._bounds = (*bounds, math.inf)
+        self._counts = [0] * len(self._bounds)
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe(self, seconds: float) -> None:
+        """It took so long, once more."""
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._sum += seconds
+
+    def collect(self) -> Iterable[Metric]:
+        """Each bucket with all that took less, as the registry asks for it."""
+        bounds = map(floatToGoString, self._bounds)
+        buckets = [*zip(bounds, accumulate(self._counts), strict=True)]
+        return [HistogramMetricFamily(self._name, self._help, buckets, self._sum)]
+
+
 class Metrics:
     """All metrics; names as in the documentation, without the prefix. Gauges are set when somebody looks."""
 
@@ -42,12 +71,11 @@ class Metrics:
         )
         self.messages = self._tally("messages", "Recipients served, by what became of them.", "identity", "outcome")
         self.replies = self._tally("replies", "Replies given to clients, by code.", "code")
-        self.attempt_seconds = Histogram(
-            "attempt_seconds",
+        self.attempt_seconds = Timings(
+            f"{PREFIX}_attempt_seconds",
             "How long an attempt at delivering a message took.",
-            namespace=PREFIX,
-            registry=self.registry,
-            buckets=_ATTEMPT_BUCKETS,
+            _ATTEMPT_BUCKETS,
+            self.registry,
         )
         self.port_fallbacks = self._counter("port_fallbacks", "Times mail moved to another port.")
         self.tolerances = self._tally("tolerances", "Leniencies shown to clients.", "kind")

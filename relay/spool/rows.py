@@ -24,16 +24,14 @@ _DROP_CONTENT: Final = "DELETE FROM content WHERE message IN ({values})"
 HELD_BY_OPERATOR: Final = "held by the operator"
 
 
-@dataclass(frozen=True, slots=True)
-class Now:
+class Now(NamedTuple):
     """One moment on both clocks."""
 
     spool: float
     wall: float
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """The content of a deposit as its row holds it; `body` is None where it is in a file, or not kept at all."""
 
     body: bytes | None

@@ -39,21 +39,25 @@ class SmtpChannel:
     ) -> AttemptReport:
         account = _Account()
         outcomes: list[Outcome | None] = [None] * len(recipients)
+        waiting: Sequence[int] = range(len(recipients))
         size = self._size(message, recipients, effort)
-        while waiting := [number for number, outcome in enumerate(outcomes) if outcome is None]:
+        while waiting:
             group = waiting[:size]
             facts = await self._transaction(message, [recipients[number] for number in group], login, effort, account)
             found = list(map(classify, facts))
-            over = [outcome.cause is Cause.RECIPIENT_LIMIT for outcome in found]
-            if not effort.whole and any(over) and not all(over):
+            causes = [outcome.cause for outcome in found]
+            beyond: list[int] = []
+            if not effort.whole and 0 < causes.count(Cause.RECIPIENT_LIMIT) < len(causes):
                 # SparkPost takes so many at once and no more (452 4.5.3): the rest goes in the next transaction.
-                size = over.index(True) or 1
-                found = [outcome for outcome, beyond in zip(found, over, strict=True) if not beyond]
-                group = [number for number, beyond in zip(group, over, strict=True) if not beyond]
+                size = causes.index(Cause.RECIPIENT_LIMIT) or 1
+                beyond = [number for number, cause in zip(group, causes, strict=True) if cause is Cause.RECIPIENT_LIMIT]
             for number, outcome in zip(group, found, strict=True):
                 outcomes[number] = outcome
-            if all(isinstance(fact, Failure) for fact in facts):
-                outcomes = [outcome or _untried(facts[0]) for outcome in outcomes]
+            waiting = [*beyond, *waiting[len(group) :]]
+            if isinstance(facts[0], Failure) and all(isinstance(fact, Failure) for fact in facts):
+                for number in waiting:
+                    outcomes[number] = _untried(facts[0])
+                break
         done = [outcome for outcome in outcomes if outcome is not None]
         return AttemptReport(
             tuple(zip(recipients, done, strict=True)), account.endpoint, account.connect, account.transaction
@@ -77,17 +81,17 @@ class SmtpChannel:
         """
         loop = asyncio.get_running_loop()
         known: list[Fact | None] = [None] * len(recipients)
+        unknown: Sequence[int] = range(len(recipients))
         started = loop.time()
         fresh = False
         while True:
-            remaining = effort.patience - (loop.time() - started)
+            asked = loop.time() if fresh else started
             try:
-                session, reused = await self._pool.acquire(login, remaining, fresh=fresh)
+                session, reused = await self._pool.acquire(login, effort.patience - (asked - started), fresh=fresh)
             except UpstreamFailure as failure:
                 account.connect += loop.time() - started
                 return [fact or failure.fact for fact in known]
             connected = loop.time()
-            unknown = [number for number, fact in enumerate(known) if fact is None]
             try:
                 facts = await session.transact(
                     message.envelope,
@@ -100,12 +104,13 @@ class SmtpChannel:
                 self._pool.release(session)
                 raise
             self._pool.release(session, put_off=any(map(_put_off, facts)))
-            stale = [reused and not fresh and _stale(fact) for fact in facts]
-            if effort.whole and not all(stale):
-                stale = [False] * len(facts)
-            for number, fact, again in zip(unknown, facts, stale, strict=True):
-                known[number] = None if again else fact
-            if any(stale):
+            for number, fact in zip(unknown, facts, strict=True):
+                known[number] = fact
+            stale = list(map(_stale, facts)) if reused and not fresh else []
+            if any(stale) and (all(stale) or not effort.whole):
+                unknown = [number for number, again in zip(unknown, stale, strict=True) if again]
+                for number in unknown:
+                    known[number] = None
                 fresh = True
                 continue
             account.endpoint = str(session.endpoint)

@@ -4,6 +4,7 @@ Octets that are no reply, a reply of more than 64 KB or with lines of more than 
 them is not worth listening to, and costs no memory.
 """
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
@@ -14,9 +15,17 @@ MAX_LINE: Final = 8 * 1024
 MAX_REPLY: Final = 64 * 1024
 
 
+_is_line = re.compile(rb"[2-5][0-9]{2}(?:[ -].*)?", re.DOTALL).fullmatch
+
+
 @lru_cache(maxsize=64)
-def _parsed(line: bytes) -> Reply:
-    """A reply of one line. MAIL, RCPT and DATA are answered in the same words all day."""
+def _alone(line: bytes) -> Reply | None:
+    """The reply that is this one line; None where it is none. MAIL, RCPT and DATA are answered in the same words all
+    day.
+    """
+    line = line.removesuffix(b"\r")
+    if len(line) > MAX_LINE or line[3:4] == b"-" or not _is_line(line):
+        return None
     return Reply.parse(int(line[:3]), [line[4:].decode("utf-8", "replace")])
 
 
@@ -42,29 +51,29 @@ class ReplyReader:
         """The replies that these octets complete; raises Gibberish behind the last that can be read."""
         *lines, self._buffer = (self._buffer + octets).split(b"\n")
         for line in lines:
-            reply = self._line(line)
+            reply = None if self._lines else _alone(line)
+            if reply is None:
+                reply = self._part(line)
             if reply is not None:
                 yield reply
         if len(self._buffer) > MAX_LINE:
             raise Gibberish("a reply line without end")
 
-    def _line(self, line: bytes) -> Reply | None:
+    def _part(self, line: bytes) -> Reply | None:
+        """A line of a reply that has several; the reply, if it is the last."""
         line = line.removesuffix(b"\r")
         self._size += len(line)
         if len(line) > MAX_LINE or self._size > MAX_REPLY:
             raise Gibberish("a reply without end")
-        code, more = line[:3], line[3:4]
-        if not (len(code) == 3 and code.isdigit() and b"200" <= code <= b"599" and more in (b"", b" ", b"-")):
+        if not _is_line(line):
             raise Gibberish("octets that are no SMTP reply")
-        if self._lines and int(code) != self._code:
+        code = int(line[:3])
+        if self._lines and code != self._code:
             raise Gibberish("a reply whose lines have different codes")
-        if more != b"-" and not self._lines:
-            self._size = 0
-            return _parsed(line)
-        self._code = int(code)
+        self._code = code
         self._lines.append(line[4:].decode("utf-8", "replace"))
-        if more == b"-":
+        if line[3:4] == b"-":
             return None
-        reply = Reply.parse(self._code, self._lines)
+        reply = Reply.parse(code, self._lines)
         self._lines, self._size = [], 0
         return reply

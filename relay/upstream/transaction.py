@@ -64,7 +64,7 @@ class Transaction:
         self._data_early = features.pipelining and (len(recipients) == 1 or not whole)
         self._whole = whole
         self._commands = [(Phase.MAIL, _mail(envelope, content, features))]
-        self._commands += ((Phase.RCPT, f"RCPT TO:<{recipient}>") for recipient in recipients)
+        self._commands += [(Phase.RCPT, f"RCPT TO:<{recipient}>") for recipient in recipients]
         self._said = 0
         self._heard = 0
         self._data: Reply | None = None
