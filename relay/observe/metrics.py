@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, disable_created_metrics
 from prometheus_client.metrics_core import HistogramMetricFamily
-from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 PREFIX: Final = "sparkpost_relay"
@@ -38,27 +37,27 @@ class Tally(Counter):
         return super().collect()
 
 
-class Timings(Collector):
-    """A histogram of seconds for what happens with every message: one count a bucket, and for one thread only."""
+class Timings(Histogram):
+    """A histogram for what happens with every message: one count a bucket until somebody looks, and for one thread
+    only.
+    """
 
     def __init__(self, name: str, help_text: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
-        self._name = name
-        self._help = help_text
+        self._full_name = f"{PREFIX}_{name}"
         self._bounds = (*bounds, math.inf)
         self._counts = [0] * len(self._bounds)
-        self._sum = 0.0
-        registry.register(self)
+        self._total = 0.0
+        super().__init__(name, help_text, namespace=PREFIX, registry=registry, buckets=bounds)
 
-    def observe(self, seconds: float) -> None:
-        """It took so long, once more."""
-        self._counts[bisect_left(self._bounds, seconds)] += 1
-        self._sum += seconds
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        """That much, once more; exemplars are not kept."""
+        self._counts[bisect_left(self._bounds, amount)] += 1
+        self._total += amount
 
     def collect(self) -> Iterable[Metric]:
-        """Each bucket with all that took less, as the registry asks for it."""
-        bounds = map(floatToGoString, self._bounds)
-        buckets = [*zip(bounds, accumulate(self._counts), strict=True)]
-        return [HistogramMetricFamily(self._name, self._help, buckets, self._sum)]
+        """Each bucket with all that is less, as the registry asks for it."""
+        buckets = zip(map(floatToGoString, self._bounds), accumulate(self._counts), strict=True)
+        return [HistogramMetricFamily(self._full_name, self._documentation, [*buckets], self._total)]
 
 
 class Metrics:
@@ -72,10 +71,7 @@ class Metrics:
         self.messages = self._tally("messages", "Recipients served, by what became of them.", "identity", "outcome")
         self.replies = self._tally("replies", "Replies given to clients, by code.", "code")
         self.attempt_seconds = Timings(
-            f"{PREFIX}_attempt_seconds",
-            "How long an attempt at delivering a message took.",
-            _ATTEMPT_BUCKETS,
-            self.registry,
+            "attempt_seconds", "How long an attempt at delivering a message took.", _ATTEMPT_BUCKETS, self.registry
         )
         self.port_fallbacks = self._counter("port_fallbacks", "Times mail moved to another port.")
         self.tolerances = self._tally("tolerances", "Leniencies shown to clients.", "kind")
