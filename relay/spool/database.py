@@ -14,6 +14,8 @@ APPLICATION_ID: Final = 0x53505259  # "SPRY"; tells our files from other people'
 BUSY_SECONDS: Final = 2.0  # for a lock of somebody else's, such as a backup's
 LOG_LIMIT: Final = 64 * 1024 * 1024  # octets of the write-ahead log that are kept when it begins anew
 
+_MOVE_AFTER: Final = 4096  # pages of it, 16 MB, that are moved into the database together
+
 Row = tuple[object, ...]
 _TOGETHER: Final = 16  # rows in one statement at most: each number of them is a statement to be compiled, and kept
 
@@ -126,6 +128,8 @@ def _promise(connection: sqlite3.Connection) -> None:
         raise sqlite3.OperationalError("its file system cannot keep a write-ahead log (shared memory is missing)")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
+    # Much of what one commit writes the next ones write again: the later it is moved, the less often.
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_MOVE_AFTER}")
     # Some builds overwrite with zeros what is deleted; for content that has left, that would be its size once more.
     connection.execute("PRAGMA secure_delete = FAST")
 

@@ -69,7 +69,7 @@ class SmtpChannel:
         With an X-MSYS-API header each gets its own: SparkPost may queue some recipients of a message that it refuses
         (fact sheet 2.3, SD-2121), and a retry would reach these twice.
         """
-        if effort.whole:
+        if effort.whole or len(recipients) == 1:
             return len(recipients)
         return 1 if has_field(message.content.header, _SMTP_API) else self._recipients_per_transaction
 

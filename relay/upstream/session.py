@@ -42,12 +42,19 @@ _TOO_LATE: Final = Failure(Phase.MAIL, FailureKind.DEADLINE, "the messages befor
 class _Job:
     """One transaction on its way: when it must have come to its 354, and who waits for its facts."""
 
-    def __init__(self, transaction: Transaction, content: Content, effort: Effort, deadline: float) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        content: Content,
+        effort: Effort,
+        deadline: float,
+        done: "asyncio.Future[list[Fact]]",
+    ) -> None:
         self.transaction = transaction
         self.content = content
         self.effort = effort
         self.deadline = deadline
-        self.done: asyncio.Future[list[Fact]] = asyncio.get_running_loop().create_future()
+        self.done = done
         self.dot_sent = False
         self.stream: asyncio.Task[None] | None = None
 
@@ -130,7 +137,7 @@ class Session(asyncio.Protocol):
         `patience` seconds for everything up to 354, then the effort's at most without progress. Aborts if cancelled.
         """
         transaction = Transaction(envelope, recipients, content, self._features, whole=effort.whole)
-        job = _Job(transaction, content, effort, self._loop.time() + patience)
+        job = _Job(transaction, content, effort, self._loop.time() + patience, self._loop.create_future())
         if self._broken or self._doomed or self._goodbye is not None:
             job.end(Failure(Phase.MAIL, FailureKind.LOST, "connection closed at MAIL"))
             return await job.done
@@ -161,14 +168,14 @@ class Session(asyncio.Protocol):
         self._arm()
 
     def _speak(self, job: _Job) -> None:
-        for command in job.transaction.say():
-            self._out.append(f"{command}\r\n".encode())
-            self._expect(job)
+        commands = job.transaction.say()
+        self._out.append("\r\n".join([*commands, ""]).encode())
+        self._expect(job, len(commands))
 
-    def _expect(self, job: _Job) -> None:
+    def _expect(self, job: _Job, replies: int = 1) -> None:
         if not self._expected:
             self._head_since = self._loop.time()
-        self._expected.append(job)
+        self._expected.extend([job] * replies)
 
     def _flush(self) -> None:
         if self._out and not self._broken:
