@@ -12,6 +12,7 @@ from typing import Final
 from relay.core.mime import MAX_LINE
 
 _REACH: Final = MAX_LINE + 2  # octets of a line of the greatest length that may travel, with its end
+_LINES_WITHIN_REACH: Final = re.compile(rb"(?:.{0,%d}\n)*+" % (_REACH - 1), re.DOTALL)
 
 
 class LineEnd(Enum):
@@ -76,7 +77,7 @@ class Unwrapper:
         return b"\r\n".join(lines if not octets.endswith((b"\n", b"\r")) else [*lines, b""])
 
     def _measure(self, octets: bytes) -> None:
-        """Look for lines over MAX_LINE: from the start of a line to the last end within reach, and on from there."""
+        """Look for lines over MAX_LINE, between those that are none."""
         size, start = len(octets), 0
         if self._line:
             start = octets.find(b"\n") + 1
@@ -85,17 +86,22 @@ class Unwrapper:
                 self._note(self._line)
                 return
             self._note(self._line + start - 2)
-        while (reach := start + _REACH) <= size:
-            end = octets.rfind(b"\n", start, reach)
+        while size - (start := _behind_lines_within_reach(octets, start)) >= _REACH:
+            end = octets.find(b"\n", start + _REACH)
             if end < 0:
-                end = octets.find(b"\n", reach)
-                if end < 0:
-                    break
-                self._note(end - 1 - start)
+                break
+            self._note(end - 1 - start)
             start = end + 1
-        self._line = size - max(start, octets.rfind(b"\n", start) + 1)
+        self._line = size - start
         self._note(self._line)
 
     def _note(self, length: int) -> None:
         if length > MAX_LINE:
             self.longest_line = max(self.longest_line, length)
+
+
+def _behind_lines_within_reach(octets: bytes, start: int) -> int:
+    """From the start of a line to the last end within reach, and on from there; where no end is within reach."""
+    found = _LINES_WITHIN_REACH.match(octets, start)
+    assert found is not None  # no lines at all are a match too
+    return found.end()
