@@ -34,6 +34,7 @@ from relay.upstream.transaction import Features, Move, Transaction
 QUIT_SECONDS: Final = 2.0
 LEAVE_SECONDS: Final = 2.0  # the application waits, with its refusal already known
 BEHIND_SECONDS: Final = 3.0  # how long a transaction waits behind the dot of another before it goes elsewhere
+TURN: Final = 256 * 1024  # octets of content that may leave before others have their turn at the loop
 NEVER: Final = float("inf")
 
 _TOO_LATE: Final = Failure(Phase.MAIL, FailureKind.DEADLINE, "the messages before it on the connection take long")
@@ -220,10 +221,18 @@ class Session(asyncio.Protocol):
     async def _stream(self, job: _Job, first: bytes, second: bytes, rest: Iterator[bytes]) -> None:
         seconds = min(job.effort.patience, self._timeouts.data_progress)
         job.deadline = NEVER
-        pending = first
+        pending, turn = first, 0
         try:
             for chunk in itertools.chain([second], rest):
-                await self._send(pending, seconds)
+                self._transport.write(pending)
+                turn += len(pending)
+                if not self._writable.is_set():
+                    async with asyncio.timeout(seconds):
+                        await self._writable.wait()
+                    turn = 0
+                elif turn >= TURN or not pending:
+                    await asyncio.sleep(0)  # whose peer takes all at once has no right to all of the loop
+                    turn = 0
                 if self._broken:
                     return  # and by now the content may have been closed
                 pending = chunk
@@ -241,14 +250,6 @@ class Session(asyncio.Protocol):
         text = f"the content cannot be read: {error.strerror}"
         job.transaction.fail(Failure(Phase.DATA, FailureKind.LOST, text))
         self._break(FailureKind.LOST, text)
-
-    async def _send(self, octets: bytes, seconds: float) -> None:
-        self._transport.write(octets)
-        if self._writable.is_set():
-            await asyncio.sleep(0)  # whose peer takes all at once has no right to all of the loop
-        else:
-            async with asyncio.timeout(seconds):
-                await self._writable.wait()
 
     # -- hearing ------------------------------------------------------------------------------------------------------
 
