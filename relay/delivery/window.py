@@ -10,7 +10,7 @@ from typing import Final
 from relay.core.spooled import Lane
 
 MESSAGES: Final = 256
-OCTETS: Final = 8 * 1024 * 1024
+OCTETS: Final = 32 * 1024 * 1024
 
 
 class Window:
