@@ -12,6 +12,8 @@ from benchmarks.report import Summary
 from benchmarks.workloads import Workload, lone, waiting
 
 KEPT: Final = Workload(2_000, 10).name
+MEDIUM: Final = Workload(50_000, 10).name
+LARGE: Final = Workload(1_000_000, 10).name
 
 ROUND_TRIPS: Final = 1.1
 """Per message in steady state: the ideal is 1."""
@@ -46,6 +48,10 @@ GOALS: Final = [
     Goal("cut-through: messages/s x naive-pool", KEPT, "relay", _rate("naive-pool"), 1.5),
     Goal("durable: messages/s x postfix-reuse", KEPT, "relay-queue", _rate("postfix-reuse"), 2.0),
     Goal("durable: CPU x postfix-reuse", KEPT, "relay-queue", _cpu("postfix-reuse"), 0.4, least=False),
+    Goal("durable, aim: messages/s x postfix-reuse", KEPT, "relay-queue", _rate("postfix-reuse"), 3.0),
+    Goal("durable, aim: CPU x postfix-reuse", KEPT, "relay-queue", _cpu("postfix-reuse"), 0.35, least=False),
+    Goal("durable, aim: messages/s x postfix-reuse", MEDIUM, "relay-queue", _rate("postfix-reuse"), 2.5),
+    Goal("durable, aim: messages/s x postfix-reuse", LARGE, "relay-queue", _rate("postfix-reuse"), 1.5),
     *(
         goal
         for rtt in DISTANCES
