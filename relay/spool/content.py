@@ -130,9 +130,10 @@ class ContentStore:
         return Draft(self._directory / f"{_DRAFT}{next(self._numbers)}", ask)
 
     def keeping(self, queue_id: str, header: bytes, body: Body) -> Callable[[], int]:
-        """What, in a thread, makes a body the file of this name, and syncs it; the directory is synced with the commit.
+        """What, in a thread, makes a body the file of this name, and syncs it and the directory.
 
-        It returns the checksum of header and body, or raises OSError, and then there is no file.
+        It returns the checksum of header and body, or raises OSError, and then there is no file. Each thread syncs the
+        directory for itself: the kernel has one sync serve all that wait, and no commit of other mail waits for it.
         """
         draft = body.file if isinstance(body, InFile) else None
         if isinstance(draft, Draft) and not draft.taken:
@@ -144,6 +145,7 @@ class ContentStore:
             os.fsync(descriptor)
             with self._new(queue_id):  # the name is ours, or taken
                 draft.rename(self._directory / queue_id)
+                _sync_directory(self._directory)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
@@ -160,6 +162,7 @@ class ContentStore:
             if size != body.size:
                 raise ValueError(f"the body of {queue_id} has {size} octets and not {body.size}: closed too early?")
             os.fsync(file.fileno())
+            _sync_directory(self._directory)
         return crc
 
     @contextmanager
@@ -173,10 +176,6 @@ class ContentStore:
                 path.unlink(missing_ok=True)
                 raise
 
-    def sync(self) -> None:
-        """Make sure that the names of new files are on the disk; raises OSError."""
-        _sync_directory(self._directory)
-
     def probe(self) -> None:
         """Find out whether a file can be written and synced now; raises OSError."""
         path = self._directory / _PROBE
@@ -187,7 +186,7 @@ class ContentStore:
         finally:
             os.close(descriptor)
             path.unlink(missing_ok=True)
-        self.sync()
+        _sync_directory(self._directory)
 
     def body(self, queue_id: str, size: int) -> FileBody:
         return FileBody(self._directory / queue_id, size)

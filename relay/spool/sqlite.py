@@ -232,7 +232,7 @@ class SqliteSpool:
         """Commit what belongs to a file."""
         queue_id = deposit.message.queue_id
         try:
-            await self._writer.join(rows.insert, Arrival(deposit, stored, now), sync=self._store.sync)
+            await self._writer.join(rows.insert, Arrival(deposit, stored, now))
         except SpoolUnavailable as error:
             if error.full or self._health.problem is None:
                 self._discard([queue_id])

@@ -37,7 +37,6 @@ Item = TypeVar("Item")
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
 Batch = Callable[[sqlite3.Connection, Sequence[Item]], Sequence[T]]  # items in their order, and a result for each
-Sync = Callable[[], None]
 Health = Callable[[str | None], None]
 
 # By the beginning of SQLite's names for errors.
@@ -54,7 +53,6 @@ class _Work:
 
     batch: Batch[Any, Any]
     item: Any
-    sync: Sync | None
     then: Callable[[Any], None] | None
     future: "asyncio.Future[Any]"
     result: Any = None
@@ -96,16 +94,13 @@ class Writer:
         """
         return await self.join(_alone, operation, then=then)
 
-    async def join(
-        self, batch: Batch[Item, T], item: Item, *, sync: Sync | None = None, then: Callable[[T], None] | None = None
-    ) -> T:
-        """The same for an item of a batch; `sync` is called before the commit, once for all that ask.
-
-        Where a group has several kinds, they are done in the order in which each is first asked for.
+    async def join(self, batch: Batch[Item, T], item: Item, *, then: Callable[[T], None] | None = None) -> T:
+        """The same for an item of a batch. Where a group has several kinds, they are done in the order in which each is
+        first asked for.
         """
         if self._closed:
             raise SpoolUnavailable(CLOSED)
-        work = _Work(batch, item, sync, then, self._loop.create_future())
+        work = _Work(batch, item, then, self._loop.create_future())
         self._waiting.append(work)
         self._hand_over_soon()
         # To cancel a future is nothing to the thread.
@@ -194,8 +189,6 @@ class Writer:
         connection.execute("BEGIN IMMEDIATE")
         try:
             run(connection, group)
-            for sync in {work.sync for work in group if work.sync is not None}:
-                sync()
             connection.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):  # an error of the disk has rolled it back already
