@@ -16,10 +16,13 @@ DEPTH: Final = 3  # messages on a session: one waits for its final reply, one sp
 
 @dataclass(eq=False, slots=True)
 class Waiter:
-    """A message without a connection, since when, and until when."""
+    """A message without a connection: the how-many-th it is, and until when it waits.
+
+    A number and not a time: who comes in the same turn of the loop may come at the same time by its clock.
+    """
 
     future: "asyncio.Future[Held]"
-    since: float
+    arrival: int
     deadline: float
 
 
@@ -126,7 +129,7 @@ class Lane:
             may_dial=may_dial,
             full=full,
             allowed=allowed,
-            waiting_since=min((line[0].since for line in (self.waiting, self.wanting) if line), default=math.inf),
+            arrival=min((line[0].arrival for line in (self.waiting, self.wanting) if line), default=math.inf),
             idle_since=next((held.idle_since for held in self.resting), math.inf),
             quiet=0.0 if self.waiting or self.wanting or busy or self.dials else now - self.used,
         )

@@ -6,7 +6,7 @@ as long as messages wait behind others or sessions come to their end, and there 
 """
 
 import asyncio
-import time
+import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -66,6 +66,7 @@ class Pool:
         self._near_end = near_end(limits.messages)
         self._sweep: asyncio.TimerHandle | None = None
         self._waiting = 0  # messages
+        self._arrivals = itertools.count()
         self._settling = False
         self._closed = False
 
@@ -87,10 +88,7 @@ class Pool:
 
     async def _wait(self, lane: Lane, patience: float, *, fresh: bool) -> Held:
         loop = asyncio.get_running_loop()
-        now = (
-            time.monotonic()
-        )  # the clock of uvloop's stands still while callbacks run, and who came first would be lost
-        waiter = Waiter(loop.create_future(), now, now + patience)
+        waiter = Waiter(loop.create_future(), next(self._arrivals), loop.time() + patience)
         first = not (lane.waiting or lane.wanting)
         (lane.wanting if fresh else lane.waiting).append(waiter)
         self._waiting += 1
@@ -203,9 +201,8 @@ class Pool:
 
     def _bury(self) -> None:
         """Let go of sessions that have died while nothing was on them."""
-        for held in self._resting():
-            if not held.session.usable:
-                self._let_go(held)
+        for held in [held for held in self._resting() if not held.session.usable]:
+            self._let_go(held)
 
     def _resting(self) -> list[Held]:
         return [held for lane in self._lanes.values() for held in lane.resting]

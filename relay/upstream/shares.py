@@ -30,9 +30,9 @@ class Demand:
     connection behind another message. Of its connections `idle` carry nothing and `busy` go on being used, and `ripe`
     ones of these have had their turn; `worn` is how many in use are near their end and have no idle one to take their
     place; `leaving` ones take no more. `proven`: the last one dialled has been let in. `may_dial`: its target takes one
-    more connection now; `full`: it has the `allowed` ones that it takes at all. `waiting_since`, `idle_since`: when the
-    message that has waited longest, and the session that has rested longest, began to; `quiet`: seconds since it had
-    anything to send.
+    more connection now; `full`: it has the `allowed` ones that it takes at all. `arrival`: the how-many-th message of
+    all that have waited is the first of those that do; `idle_since`: when the session that has rested longest began to;
+    `quiet`: seconds since it had anything to send.
     """
 
     login: Login
@@ -49,7 +49,7 @@ class Demand:
     may_dial: bool = True
     full: bool = False
     allowed: float = math.inf
-    waiting_since: float = math.inf
+    arrival: float = math.inf
     idle_since: float = math.inf
     quiet: float = 0.0
 
@@ -75,7 +75,7 @@ def decide(demands: Sequence[Demand], taken: int, limit: int) -> tuple[Step, Log
     """The next step; None when all is well. `taken` of `limit` connections exist or are being dialled."""
     shares = entitlements(demands, limit)
     wanting = [demand for demand in demands if _wants_more(demand)]
-    wanting.sort(key=lambda demand: (demand.holds / shares[demand.login], demand.waiting_since))
+    wanting.sort(key=lambda demand: (demand.holds / shares[demand.login], demand.arrival))
     if taken < limit:
         for demand in wanting:
             if demand.may_dial:

@@ -90,12 +90,12 @@ def test_sessions_are_counted_by_what_they_do():
 async def test_who_wanted_a_new_session_goes_first_once_the_login_is_let_in():
     """In the order in which they came."""
     lane, loop = Lane(LOGIN), asyncio.get_running_loop()
-    a, b, c, d = (Waiter(loop.create_future(), since, since + 4) for since in (1.0, 2.0, 3.0, 4.0))
+    a, b, c, d = (Waiter(loop.create_future(), number, number + 4.0) for number in (1, 2, 3, 4))
     lane.wanting += [b, c]
     lane.waiting += [a, d]
 
     told = demand(lane)
-    assert (told.waiting, told.fresh, told.waiting_since) == (4, 2, 1.0)
+    assert (told.waiting, told.fresh, told.arrival) == (4, 2, 1)
     lane.let_in()
     assert list(lane.waiting) == [b, c, a, d]
     lane.forget(c)
