@@ -9,7 +9,7 @@ from typing import Final
 
 from benchmarks.plan import DISTANCES
 from benchmarks.report import Summary
-from benchmarks.workloads import Workload, lone, waiting
+from benchmarks.workloads import Workload, burst, lone, waiting
 
 KEPT: Final = Workload(2_000, 10).name
 MEDIUM: Final = Workload(50_000, 10).name
@@ -68,6 +68,10 @@ GOALS: Final = [
                 least=False,
             ),
         )
+    ),
+    *(
+        Goal("messages/s x postfix-reuse", burst(rtt).name, "relay-queue", _rate("postfix-reuse"), 1.5)
+        for rtt in DISTANCES
     ),
     *(
         Goal(

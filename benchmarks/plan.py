@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.peers import PEERS, Peer
-from benchmarks.workloads import Workload, lone, show_size, waiting
+from benchmarks.workloads import Workload, burst, lone, show_size, waiting
 
 SIZES: Final = [2_000, 50_000, 1_000_000]
 DISTANCES: Final = [20.0, 80.0]
@@ -83,8 +83,10 @@ def read_plan(arguments: Sequence[str]) -> Plan:
         stages.append(stage(at_work(size), present if main else few, 3 if main else 1 if size >= LARGE else 2))
     if NEW_CONNECTION_SIZE in sizes:
         stages.append(stage(at_work(NEW_CONNECTION_SIZE, kept=False), few, 1))
+    durable = [peer for peer in few if peer.durable]
     far = [peer for peer in present if peer in few or peer.name == "postfix"]
     stages += [stage(waiting(rtt), far, 1) for rtt in distances]
+    stages += [stage(burst(rtt), durable, 1) for rtt in distances]
     stages += [stage(lone(rtt), few, 1) for rtt in distances[:1]]
     return Plan([each for each in stages if each.peers], left_out, options.reply_delay)
 

@@ -17,6 +17,8 @@ SETTLE: Final = 1.5
 OFFERED: Final = 1.2
 """Where messages wait: how many come, as a multiple of what the connections can carry at one round trip each."""
 
+BURST: Final = 400
+
 LONE_MESSAGES: Final = 12
 LONE_DISTANCE: Final = 8
 """Round trips from one lone message to the next: each finds the relay at rest, and its connection still open."""
@@ -26,8 +28,8 @@ LONE_DISTANCE: Final = 8
 class Workload:
     """How many clients there are, how large their messages, whether they keep their connections, how far the sink is.
 
-    At a distance messages are either `waiting`, so that every connection always has work, or come one at a time.
-    Without a distance clients send as fast as they are answered.
+    At a distance messages are either `waiting`, so that every connection always has work, or so many come in a `burst`,
+    or one comes at a time. Without a distance clients send as fast as they are answered.
     """
 
     size: int
@@ -36,17 +38,20 @@ class Workload:
     pipelining: bool = False
     rtt_ms: float = 0.0
     waiting: bool = False
+    burst: int = 0
 
     @property
     def lone(self) -> bool:
         """One message now and then: what counts is how long it takes, not how many there are."""
-        return self.rtt_ms > 0 and not self.waiting
+        return self.rtt_ms > 0 and not self.waiting and not self.burst
 
     @property
     def name(self) -> str:
         """In words, as the tables are headed."""
         if self.waiting:
             return f"{show_size(self.size)}, messages waiting, {self.rtt_ms:g} ms round trip"
+        if self.burst:
+            return f"{show_size(self.size)}, {self.burst} messages at once, {self.rtt_ms:g} ms round trip"
         if self.lone:
             return f"{show_size(self.size)}, a lone message now and then, {self.rtt_ms:g} ms round trip"
         connections = "kept connections" if self.kept else "a new connection per message"
@@ -71,6 +76,8 @@ class Workload:
         if self.window is not None:
             rate = OFFERED * CONNECTIONS / (self.rtt_ms / 1000)
             options += ["--rate", rate, "--seconds", SETTLE + self.window]
+        elif self.burst:
+            options += ["--messages", self.burst]
         elif self.lone:
             options += ["--rate", 1000 / (LONE_DISTANCE * self.rtt_ms), "--messages", LONE_MESSAGES]
         else:
@@ -85,6 +92,11 @@ class Workload:
 def waiting(rtt_ms: float) -> Workload:
     """Every connection always has work."""
     return Workload(2_000, clients=40, rtt_ms=rtt_ms, waiting=True)
+
+
+def burst(rtt_ms: float) -> Workload:
+    """A night's invoices: a few hundred messages at once, to the last one's arrival."""
+    return Workload(2_000, clients=10, rtt_ms=rtt_ms, burst=BURST)
 
 
 def lone(rtt_ms: float) -> Workload:

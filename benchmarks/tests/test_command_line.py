@@ -9,7 +9,7 @@ from benchmarks.plan import read_plan
 
 
 def test_quick_is_short_but_whole() -> None:
-    """The quick comparison has every size, new connections, two distances, and lone messages."""
+    """The quick comparison has every size, new connections, two distances, bursts, and lone messages."""
     plan = read_plan(["--quick"])
 
     assert [stage.workload.name for stage in plan.stages] == [
@@ -19,6 +19,8 @@ def test_quick_is_short_but_whole() -> None:
         "2 kB, 10 clients, a new connection per message",
         "2 kB, messages waiting, 20 ms round trip",
         "2 kB, messages waiting, 80 ms round trip",
+        "2 kB, 400 messages at once, 20 ms round trip",
+        "2 kB, 400 messages at once, 80 ms round trip",
         "2 kB, a lone message now and then, 20 ms round trip",
     ]
     main, *others = plan.stages
