@@ -26,6 +26,7 @@ from relay.core.message import Content
 from relay.core.outcome import Answer, Fact, Failure, FailureKind, Phase
 from relay.core.ports import Effort
 from relay.core.reply import Reply
+from relay.upstream.job import Job
 from relay.upstream.replies import Gibberish, ReplyReader
 from relay.upstream.stuffing import stuffed
 from relay.upstream.timeouts import SessionTimeouts
@@ -38,35 +39,6 @@ TURN: Final = 256 * 1024  # octets of content that may leave before others have 
 NEVER: Final = float("inf")
 
 _TOO_LATE: Final = Failure(Phase.MAIL, FailureKind.DEADLINE, "the messages before it on the connection take long")
-
-
-class _Job:
-    """One transaction on its way: when it must have come to its 354, and who waits for its facts."""
-
-    def __init__(
-        self,
-        transaction: Transaction,
-        content: Content,
-        effort: Effort,
-        deadline: float,
-        done: "asyncio.Future[list[Fact]]",
-    ) -> None:
-        self.transaction = transaction
-        self.content = content
-        self.effort = effort
-        self.deadline = deadline
-        self.done = done
-        self.dot_sent = False
-        self.stream: asyncio.Task[None] | None = None
-
-    def finish(self) -> None:
-        if not self.done.done():
-            self.done.set_result([fact for fact in self.transaction.facts if fact is not None])
-
-    def end(self, fact: Fact) -> None:
-        """It ends here, and that is all there is to say to whom nothing has been said yet."""
-        self.transaction.fail(fact)
-        self.finish()
 
 
 class Session(asyncio.Protocol):
@@ -100,9 +72,9 @@ class Session(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = ReplyReader()
         self._out: list[bytes] = []
-        self._expected: deque[_Job] = deque()  # whose reply comes next; one entry for each
-        self._floor: _Job | None = None
-        self._next: deque[_Job] = deque()
+        self._expected: deque[Job] = deque()  # whose reply comes next; one entry for each
+        self._floor: Job | None = None
+        self._next: deque[Job] = deque()
         self._writable = asyncio.Event()
         self._writable.set()
         self._broken = False
@@ -138,7 +110,7 @@ class Session(asyncio.Protocol):
         `patience` seconds for everything up to 354, then the effort's at most without progress. Aborts if cancelled.
         """
         transaction = Transaction(envelope, recipients, content, self._features, whole=effort.whole)
-        job = _Job(transaction, content, effort, self._loop.time() + patience, self._loop.create_future())
+        job = Job(transaction, content, effort, self._loop.time() + patience, self._loop.create_future())
         if self._broken or self._doomed or self._goodbye is not None:
             job.end(Failure(Phase.MAIL, FailureKind.LOST, "connection closed at MAIL"))
             return await job.done
@@ -168,12 +140,12 @@ class Session(asyncio.Protocol):
         self._flush()
         self._arm()
 
-    def _speak(self, job: _Job) -> None:
+    def _speak(self, job: Job) -> None:
         commands = job.transaction.say()
         self._out.append("\r\n".join([*commands, ""]).encode())
         self._expect(job, len(commands))
 
-    def _expect(self, job: _Job, replies: int = 1) -> None:
+    def _expect(self, job: Job, replies: int = 1) -> None:
         if not self._expected:
             self._head_since = self._loop.time()
         self._expected.extend([job] * replies)
@@ -183,7 +155,7 @@ class Session(asyncio.Protocol):
             self._transport.write(b"".join(self._out))
         self._out.clear()
 
-    def _send_content(self, job: _Job) -> None:
+    def _send_content(self, job: Job) -> None:
         """The content and the final dot: small content at once, large content at the pace the peer takes it."""
         chunks = stuffed(job.content, eight_bit_ok=self._features.eight_bit)
         try:
@@ -197,7 +169,7 @@ class Session(asyncio.Protocol):
         else:
             job.stream = self._loop.create_task(self._stream(job, first, second, chunks))
 
-    def _send_dot(self, job: _Job, octets: bytes) -> None:
+    def _send_dot(self, job: Job, octets: bytes) -> None:
         """The last of the content with the dot behind it; the floor is free then."""
         if not job.effort.permit.ask():
             text = "the claim on the message ran out before the final dot"
@@ -218,7 +190,7 @@ class Session(asyncio.Protocol):
             self._goodbye = self._loop.create_future()
             self._out.append(b"QUIT\r\n")
 
-    async def _stream(self, job: _Job, first: bytes, second: bytes, rest: Iterator[bytes]) -> None:
+    async def _stream(self, job: Job, first: bytes, second: bytes, rest: Iterator[bytes]) -> None:
         seconds = min(job.effort.patience, self._timeouts.data_progress)
         job.deadline = NEVER
         pending, turn = first, 0
@@ -246,7 +218,7 @@ class Session(asyncio.Protocol):
             self._send_dot(job, pending)
             self._go_on()
 
-    def _unreadable(self, job: _Job, error: OSError) -> None:
+    def _unreadable(self, job: Job, error: OSError) -> None:
         text = f"the content cannot be read: {error.strerror}"
         job.transaction.fail(Failure(Phase.DATA, FailureKind.LOST, text))
         self._break(FailureKind.LOST, text)
