@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import socket
 from pathlib import Path
@@ -29,6 +30,10 @@ log: {{format: json, level: debug}}
     return path
 
 
+def program_tasks(program: Program) -> list[Path]:
+    return list(Path(f"/proc/{program.process.pid}/task").iterdir())
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_message_then_a_signal(tmp_path, number):
     """It serves, answers with SparkPost's own words, drains at the signal and exits 0."""
@@ -37,11 +42,13 @@ async def test_a_message_then_a_signal(tmp_path, number):
         program = await Program.start("serve", "--config", str(write_config(tmp_path, sandbox, port)))
         started = await program.until("relay.started")
         code, text = await send(port)
+        processors = {tuple(os.sched_getaffinity(int(task.name))) for task in program_tasks(program)}
         done = await program.until("attempt.done")
         program.process.send_signal(number)
         await program.until("relay.stopped")
         status, rest = await program.end()
 
+    assert [len(each) for each in processors] == [1]  # all threads on one, whichever it is
     assert started["listeners"] == {"local": [f"127.0.0.1:{port}"]}
     assert code == 250
     assert sandbox.accepted[0].token in text
