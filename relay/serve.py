@@ -30,8 +30,8 @@ def keep_to_one_processor() -> None:
     is only dearer.
     """
     if sys.platform == "linux":
-        usable = sorted(os.sched_getaffinity(0))
         with contextlib.suppress(PermissionError):
+            usable = sorted(os.sched_getaffinity(0))
             os.sched_setaffinity(0, {usable[os.getpid() % len(usable)]})
 
 

@@ -20,6 +20,7 @@ lines ended by CRLF; only one piece of it, and the header section of one entity,
 
 import binascii
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -99,7 +100,7 @@ class _Encoder:
         return b""
 
 
-class _ByLine(_Encoder):
+class _ByLine(_Encoder, ABC):
     """Changes only lines that offend."""
 
     def __init__(self, *, eight_bit_ok: bool = False) -> None:
@@ -110,8 +111,9 @@ class _ByLine(_Encoder):
             return octets
         return b"".join(map(self.line, octets[:-2].split(b"\r\n")))
 
+    @abstractmethod
     def line(self, line: bytes) -> bytes:
-        raise NotImplementedError
+        """A line that may offend, without its CRLF; what stands in its place, with it."""
 
 
 class _QuotedPrintable(_Encoder):
