@@ -6,16 +6,16 @@ sentence. Secrets are masked by their type before anything is rendered; addresse
 """
 
 import hashlib
-import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from typing import Any, Final, TextIO
+from functools import partial
+from typing import Final, TextIO
 
-import orjson
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.typing import EventDict, Processor
+
+from relay.observe.json_log import Edit, from_level
 
 LISTENER_NO_IPV6: Final = "listener.no_ipv6"
 LISTENER_UNCLAIMED: Final = "listener.unclaimed"
@@ -93,7 +93,6 @@ EVENTS: Final[Mapping[str, str]] = {
 
 # Fields that hold e-mail addresses, single or in a list.
 _ADDRESS_FIELDS: Final = ("reverse_path", "recipient", "recipients")
-_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 def masked(address: str) -> str:
@@ -119,19 +118,10 @@ def configure(*, form: str, level: str, addresses: str, stream: TextIO = sys.std
     """
     if form == "auto":
         form = "console" if stream.isatty() else "json"
-    style = _ADDRESS_STYLES[addresses]
-    if form == "json":
-        processors: list[Any] = [_json_line(style)]
-    else:
-        processors = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
-        if style is not None:
-            processors.append(lambda logger, method, event: _restyle_addresses(event, style))
-        processors.append(
-            structlog.dev.ConsoleRenderer(pad_event_to=18, exception_formatter=structlog.dev.plain_traceback)
-        )
+    restyle = partial(_restyle_addresses, _ADDRESS_STYLES[addresses])
     structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        processors=[] if form == "json" else _for_a_terminal(restyle),
+        wrapper_class=from_level(level, restyle) if form == "json" else structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=for_good,
     )
@@ -142,36 +132,18 @@ def configure(*, form: str, level: str, addresses: str, stream: TextIO = sys.std
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
 
 
-def _json_line(style: Callable[[str], str] | None) -> Callable[[WrappedLogger, str, EventDict], str]:
-    """An event to a line of JSON in one step: a processor for each part of it would cost a message as much as its
-    content does.
-    """
-
-    def render(logger: WrappedLogger, method: str, event: EventDict) -> str:
-        event["level"] = method
-        event["timestamp"] = f"{datetime.now(UTC).isoformat()[:-6]}Z"
-        if style is not None:
-            _restyle_addresses(event, style)
-        if "exc_info" in event:
-            structlog.processors.format_exc_info(logger, method, event)
-        return _encode(event)
-
-    return render
+def _for_a_terminal(restyle: Edit) -> list[Processor]:
+    return [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        lambda logger, method, event: restyle(event),
+        structlog.dev.ConsoleRenderer(pad_event_to=18, exception_formatter=structlog.dev.plain_traceback),
+    ]
 
 
-def _encode(event: EventDict) -> str:
-    """ASCII alone, and so one line for every reader. What is no JSON shows itself by repr, which masks secrets."""
-    try:
-        line = orjson.dumps(event, default=repr)
-    except TypeError:  # half a character, or a number beyond 64 bits
-        pass
-    else:
-        if line.isascii():
-            return line.decode()
-    return json.dumps(event, default=repr)
-
-
-def _restyle_addresses(event: EventDict, style: Callable[[str], str]) -> EventDict:
+def _restyle_addresses(style: Callable[[str], str] | None, event: EventDict) -> EventDict:
+    if style is None:
+        return event
     for field in _ADDRESS_FIELDS:
         value = event.get(field)
         if isinstance(value, str):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -84,6 +85,16 @@ def test_what_is_no_json_shows_itself_and_a_secret_is_masked(logged):
     [line] = lines()
     assert "0123456789abcdef" not in str(line["key"])
     assert line["text"] == "a\r\n\u2028b"
+
+
+@pytest.mark.parametrize("text", ["plain", "h\u00e4lf", "\ud800"], ids=["ascii", "beyond ASCII", "half a character"])
+def test_the_time_is_written_in_one_way(logged, text):
+    """In UTC, whatever else is in the event."""
+    lines = logged()
+    structlog.get_logger().info(events.TX_ACCEPTED, text=text)
+
+    [line] = lines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z", line["timestamp"])
 
 
 @pytest.mark.parametrize(
