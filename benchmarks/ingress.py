@@ -1,8 +1,10 @@
 """`python -m benchmarks.ingress`: how fast mail is taken in and what it takes of the memory, beside stock aiosmtpd.
 
 Three tables on standard output. The first sets messages per second and CPU time per message beside those of aiosmtpd
-with a handler that does nothing; the relay does everything but keep the message, and logs. The second is about large
-messages: memory, stalls of the loop, CPU time per octet. Below stands what this is meant to be.
+with a handler that does nothing; the relay does everything but keep the message, and logs. The second is of a whole
+relay that can send nothing and stores it all, beside what the same disk gives to 16 threads that write a file a
+message. The third is about large messages: memory, stalls of the loop, CPU time per octet. Below stands what this is
+meant to be.
 
 Exit status: 0; 1 when a message was refused or a receiver did not run.
 """
@@ -21,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from benchmarks import certificates, ours, processes, rig
+from benchmarks import certificates, disk, ours, processes, rig
 from benchmarks.instruments import run_load
 from benchmarks.peers import Peer, started
 from benchmarks.place import PeerError, Place, free_port
@@ -40,6 +42,8 @@ WORKLOADS: Final = {
 
 SMALL: Final = 2_000
 LARGE: Final = 20_000_000
+STORED: Final = Workload(SMALL, 50)
+STORED_GOAL: Final = 1.0
 AT_ONCE: Final = 50
 IDLE_MB: Final = 75.0
 MEGABYTE: Final = 1e6
@@ -75,7 +79,9 @@ def main() -> int:
     try:
         rig.build()
         with tempfile.TemporaryDirectory(prefix="relay-ingress-benchmark-") as scratch:
-            failed = speeds(options.rounds or (3 if options.quick else 5), seconds, Path(scratch))
+            rounds = options.rounds or (3 if options.quick else 5)
+            failed = speeds(rounds, seconds, Path(scratch))
+            failed += stored(rounds, seconds, Path(scratch))
             failed += burdens(Path(scratch))
     except (rig.RigError, PeerError) as error:
         print(f"benchmarks.ingress: {error}", file=sys.stderr)
@@ -112,14 +118,48 @@ def speeds(rounds: int, seconds: float, scratch: Path) -> int:
 
 def _speed(name: str, workload: Workload, seconds: float, scratch: Path) -> Speed:
     with receiver(name, scratch) as (pid, place):
-        run_load(place.port, "--clients", workload.clients, "--messages", 100)
-        before = processes.cpu_seconds(pid)
-        load = run_load(place.port, *workload.options(seconds))
-        used = processes.cpu_seconds(pid) - before
-        failed = load.refused + load.broken + load.unanswered
-        return Speed(
-            load.accepted / (load.ended - load.started), used / max(1, load.accepted) * 1000 or float("nan"), failed
-        )
+        return _taken_in(pid, place, workload, seconds)
+
+
+def _taken_in(pid: int, place: Place, workload: Workload, seconds: float) -> Speed:
+    """What a receiver takes of a workload, once it is warm."""
+    run_load(place.port, "--clients", workload.clients, "--messages", 100)
+    before = processes.cpu_seconds(pid)
+    load = run_load(place.port, *workload.options(seconds))
+    used = processes.cpu_seconds(pid) - before
+    failed = load.refused + load.broken + load.unanswered
+    return Speed(
+        load.accepted / (load.ended - load.started), used / max(1, load.accepted) * 1000 or float("nan"), failed
+    )
+
+
+# -- durably ----------------------------------------------------------------------------------------------------------
+
+
+def stored(rounds: int, seconds: float, scratch: Path) -> int:
+    """Prints the second table, medians of the rounds; a ratio is formed within a round. How many messages failed.
+
+    Nobody listens where the relay would send to: all its work is for what comes in.
+    """
+    relay = Peer("relay", "the whole relay, which stores all mail", ours.command(delivery="queue"))
+    runs: list[Speed] = []
+    threads: list[float] = []
+    for number in range(rounds):
+        for of_the_relay in (True, False) if number % 2 else (False, True):
+            if of_the_relay:
+                with running(relay, scratch) as (pid, place):
+                    runs.append(_taken_in(pid, place, STORED, seconds))
+            else:
+                with tempfile.TemporaryDirectory(dir=scratch) as directory:
+                    threads.append(disk.in_threads(Path(directory), SMALL, disk.Limit(SMALL, seconds, 500_000_000)))
+    print(f"\n{STORED.name}, each stored before it is answered (goal: {STORED_GOAL:g} x a file a message)")
+    print(f"{'':16}{'messages/s':>12}{'CPU ms/msg':>12}{'x files':>12}")
+    print(
+        f"  {'relay':<14}{median(run.rate for run in runs):>12,.0f}{median(run.cpu_ms for run in runs):>12.3f}"
+        f"{median(run.rate / other for run, other in zip(runs, threads, strict=True)):>12.2f}"
+    )
+    print(f"  {f'{disk.THREADS} threads':<14}{median(threads):>12,.0f}{'':>12}{1:>12.2f}", flush=True)
+    return sum(run.failed for run in runs)
 
 
 @contextmanager
@@ -147,7 +187,7 @@ def running(peer: Peer, scratch: Path) -> Iterator[tuple[int, Place]]:
 
 
 def burdens(scratch: Path) -> int:
-    """Prints the second table and what it should be. How many messages failed."""
+    """Prints the third table and what it should be. How many messages failed."""
     idle = _idle_mb(scratch)
     print(f"\nlarge messages{'peak MB':>28}{'stall ms':>10}{'in CPU ms':>11}{'CPU ns/octet':>14}")
     with receiver("relay", scratch) as (pid, place):

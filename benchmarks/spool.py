@@ -10,24 +10,20 @@ Exit status: 0; 1 when claiming is not flat (over 1.5 times the price with the s
 
 import argparse
 import asyncio
-import itertools
-import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks import depth
+from benchmarks import depth, disk
+from benchmarks.disk import Limit
 from relay.observe import log as events
 from relay.spool.sqlite import SqliteSpool
 
 SIZES = [2_000, 50_000, 1_000_000]
 PUTTERS = [1, 10, 50]
-THREADS = 16
 FLATNESS = 1.5
 
 
@@ -87,8 +83,8 @@ def _round(plan: Plan, size: int, putters: int, number: int) -> dict[str, float]
     """Messages per second of the bare price, of 16 threads and of the spool: right after each other, each round
     beginning with another, as the disk still tidies up after the one before."""
     contenders: list[tuple[str, Callable[[Path], float]]] = [
-        ("bare", lambda place: _bare(place, size, plan)),
-        ("threads", lambda place: _threads(place, size, plan)),
+        ("bare", lambda place: disk.one_by_one(place, size, Limit(size, plan.seconds, plan.octets))),
+        ("threads", lambda place: disk.in_threads(place, size, Limit(size, plan.seconds, plan.octets))),
         ("spool", lambda place: asyncio.run(_spool(place, size, putters, plan))),
     ]
     first = number % len(contenders)
@@ -99,66 +95,10 @@ def _round(plan: Plan, size: int, putters: int, number: int) -> dict[str, float]
     return rates
 
 
-class _Limit:
-    """Numbers for messages, until the time or the room for them is over."""
-
-    def __init__(self, size: int, plan: Plan) -> None:
-        self._last = max(1, plan.octets // size)
-        self._end = time.perf_counter() + plan.seconds
-        self._began = time.perf_counter()
-        self._numbers = itertools.count(1)
-        self.count = 0
-
-    def __iter__(self) -> Iterator[int]:
-        for number in self._numbers:
-            if number > self._last or time.perf_counter() > self._end:
-                return
-            self.count = max(self.count, number)
-            yield number
-
-    @property
-    def rate(self) -> float:
-        """What was done by now, a second."""
-        return self.count / (time.perf_counter() - self._began)
-
-
-def _write(path: Path, octets: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    os.write(descriptor, octets)
-    os.fsync(descriptor)
-    os.close(descriptor)
-
-
-def _bare(place: Path, size: int, plan: Plan) -> float:
-    octets = os.urandom(size)
-    limit = _Limit(size, plan)
-    for number in limit:
-        _write(place / str(number), octets)
-    return limit.rate
-
-
-def _threads(place: Path, size: int, plan: Plan) -> float:
-    octets = os.urandom(size)
-    limit = _Limit(size, plan)
-    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-
-    def work() -> None:
-        for number in limit:
-            _write(place / f"{number}.new", octets)
-            (place / f"{number}.new").rename(place / str(number))
-            os.fsync(directory)
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        for done in [pool.submit(work) for _ in range(THREADS)]:
-            done.result()
-    os.close(directory)
-    return limit.rate
-
-
 async def _spool(place: Path, size: int, putters: int, plan: Plan) -> float:
     spool = await SqliteSpool.open(place / "spool.db", depth.BenchmarkClock(), reserve=0)
     make = depth.deposits(size)
-    limit = _Limit(size, plan)
+    limit = Limit(size, plan.seconds, plan.octets)
 
     async def put() -> None:
         for number in limit:

@@ -30,6 +30,7 @@
 #include <sys/uio.h>
 
 #define LINE_LENGTH 78     /* of the body, with its CRLF */
+#define TEXT_SIZE 65536    /* what of a body is more is as an attachment is */
 #define HEADER_SIZE 512
 #define INPUT_SIZE 4096    /* the longest reply line taken */
 #define MOST_FAILURES 50   /* then something is wrong that more messages will not tell us */
@@ -106,7 +107,10 @@ static size_t write_header(char *header, unsigned long serial)
         "\r\n", serial, serial, serial);
 }
 
-/* Makes the body that all messages share: lines of 76 letters, some with a leading dot, dot-stuffed as on the wire. */
+/*
+ * Makes the body that all messages share: lines of 76 letters, some with a leading dot, dot-stuffed as on the wire.
+ * Large messages are large by what they carry in base64, which has no dots.
+ */
 static void write_body(void)
 {
     char header[HEADER_SIZE];
@@ -123,7 +127,7 @@ static void write_body(void)
         body[i] = (char)('a' + i % 26);
     for (size_t line = 0; line + LINE_LENGTH + 4 <= body_length; line += LINE_LENGTH) {
         memcpy(body + line + LINE_LENGTH - 2, "\r\n", 2);
-        if (line / LINE_LENGTH % 40 == 7)
+        if (line < TEXT_SIZE && line / LINE_LENGTH % 40 == 7)
             memcpy(body + line, "..", 2);
     }
     memcpy(body + body_length - 2, "\r\n", 2);
