@@ -120,7 +120,7 @@ class DataReader:
         """Take octets. None: the end has not come; else the octets that follow it."""
         held = self._held + octets
         line_end = self._line_end
-        pieces = line_end.split_at_dots(held) if b"." in held else [held]
+        pieces = line_end.split_at_dots(held)
         end = self._end(pieces)
         if end is not None:
             self._keep(line_end.octets.join([*pieces[:end], b""]))

@@ -1,13 +1,13 @@
 """Content as it goes over the wire: re-encoded where it must be, dot-stuffed (RFC 5321 §4.5.2), in large pieces."""
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from relay.core.dots import splitter
 from relay.core.message import Content, gathered
 from relay.core.recode import must_recode, recode
 
-_split_at_dots = re.compile(rb"\r\n\.").split  # with `join` three times as fast as the `replace` of bytes
+_split_at_dots = splitter(b"\r\n")
 WRITE_SIZE: Final = 64 * 1024  # octets; what fits a transport's buffer, and what a small message stays below
 
 
@@ -35,8 +35,6 @@ def _stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:
         octets = octets[: len(octets) - len(held)]
         if octets:
             line_end = octets.endswith(b"\r\n")
-            if b"." in octets:
-                first = b"." if line_start and octets.startswith(b".") else b""
-                octets = first + b"\r\n..".join(_split_at_dots(octets))
-            yield octets
+            first = b"." if line_start and octets.startswith(b".") else b""
+            yield first + b"\r\n..".join(_split_at_dots(octets))
             line_start = line_end
