@@ -7,14 +7,14 @@ as proved: the password is not asked for.
 import ipaddress
 from dataclasses import replace
 
-from relay.config import Config, Listener, TcpAddress, UnixAddress
+from relay.config import Config, IPAddress, Listener, TcpAddress, UnixAddress
 from relay.core.envelope import Address, PathError, ReversePath
 from relay.core.login import PASSTHROUGH
 from relay.core.reply import Reply
 from relay.core.secret import Secret
 from relay.policy import admission
 from relay.policy.credentials import Credentials
-from relay.policy.identity import Client, Decision, Identities, IPAddress, sender_allowed
+from relay.policy.identity import Client, Decision, Identities, sender_allowed
 
 
 def explain(

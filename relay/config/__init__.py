@@ -3,7 +3,7 @@
 `load` is the way in. `model` has every key; `check` has the rules that concern more than one.
 """
 
-from relay.config.addresses import IPNetwork
+from relay.config.addresses import IPAddress, IPNetwork
 from relay.config.keys import KeyInfo, keys
 from relay.config.listening import ListenerAddress, SystemdAddress, TcpAddress, UnixAddress
 from relay.config.loader import Loaded, load
@@ -34,6 +34,7 @@ __all__ = [
     "Credential",
     "CredentialUpstream",
     "Delivery",
+    "IPAddress",
     "IPNetwork",
     "Identity",
     "IdentityLimits",

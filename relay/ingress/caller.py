@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import structlog
 
+from relay.config import IPAddress
 from relay.core.envelope import ReversePath
 from relay.core.login import Login
 from relay.core.ports import Bearer
@@ -24,8 +25,6 @@ from relay.policy.identity import Client, Decision
 log = structlog.get_logger()
 
 _OLD_TLS: Final = frozenset({"TLSv1", "TLSv1.1"})
-
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Caller:

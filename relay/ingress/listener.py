@@ -8,12 +8,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from relay.config import ListenerTls
+from relay.config import IPNetwork, ListenerTls
 from relay.core import reply
 from relay.core.reply import Reply
 from relay.ingress.doors import Door, place_of
-from relay.ingress.proxied import Network, ProxiedLink
-from relay.ingress.service import Service
+from relay.ingress.proxied import ProxiedLink
+from relay.ingress.service import OpenSession, Service
 from relay.ingress.session import SmtpSession, sessions_of
 
 
@@ -21,7 +21,7 @@ from relay.ingress.session import SmtpSession, sessions_of
 class Admission:
     """Who may connect, and how many at once: in all (over all listeners) and from one address."""
 
-    networks: tuple[Network, ...]
+    networks: tuple[IPNetwork, ...]
     connections: int
     connections_per_client: int
 
@@ -30,7 +30,7 @@ class Connections:
     """The open sessions of all listeners, counted in all and by client."""
 
     def __init__(self) -> None:
-        self.sessions: set[SmtpSession] = set()
+        self.sessions: set[OpenSession] = set()
         self.by_client: dict[str, int] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.links: set[ProxiedLink] = set()
@@ -51,7 +51,7 @@ class Connections:
         self.tasks.discard(task)
         self._changed.set()
 
-    def admit(self, session: SmtpSession, admission: Admission) -> Reply | None:
+    def admit(self, session: OpenSession, admission: Admission) -> Reply | None:
         """Count a new session in; a refusal says why it may not stay."""
         self.sessions.add(session)
         if self._draining:  # it had been accepted before its listener was closed
@@ -66,7 +66,7 @@ class Connections:
             return reply.too_many_connections_from(client, admission.connections_per_client)
         return None
 
-    def forget(self, session: SmtpSession) -> None:
+    def forget(self, session: OpenSession) -> None:
         self.sessions.discard(session)
         client = session.client
         its_own = self.by_client.pop(client) - 1
@@ -99,7 +99,7 @@ class Listener:
     `places` is where it is to be found, `addresses` the host and port of those places that have one.
     """
 
-    def __init__(self, name: str, door: Door, proxies: tuple[Network, ...] = ()) -> None:
+    def __init__(self, name: str, door: Door, proxies: tuple[IPNetwork, ...] = ()) -> None:
         self.name = name
         self._door = door
         self._proxies = proxies
@@ -154,7 +154,7 @@ def tls_context(section: ListenerTls) -> ssl.SSLContext:
 
 
 def _factory(
-    service: Service, connections: Connections, proxies: tuple[Network, ...]
+    service: Service, connections: Connections, proxies: tuple[IPNetwork, ...]
 ) -> Callable[[], asyncio.BaseProtocol]:
     create = sessions_of(service, asyncio.get_running_loop())
 

@@ -5,14 +5,14 @@ and begins at once. The header is read without touching what follows it, so that
 """
 
 import asyncio
-import ipaddress
 from collections.abc import Callable
 from typing import Any, Final, cast
 
 import structlog
 
+from relay.config import IPAddress, IPNetwork
 from relay.core import reply
-from relay.ingress.caller import IPAddress, known_as
+from relay.ingress.caller import known_as
 from relay.ingress.proxy import HeaderReader, Proxied, ProxyError
 from relay.ingress.service import Service
 from relay.ingress.session import SmtpSession
@@ -22,8 +22,6 @@ log = structlog.get_logger()
 
 HEADER_SECONDS: Final = 5.0  # a proxy has sent the header before it has heard anything from the client
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 
 class ProxiedLink(asyncio.BufferedProtocol):
     """One connection until it is known whose it is; then the session takes the transport over."""
@@ -31,7 +29,7 @@ class ProxiedLink(asyncio.BufferedProtocol):
     def __init__(
         self,
         service: Service,
-        proxies: tuple[Network, ...],
+        proxies: tuple[IPNetwork, ...],
         session: Callable[[], SmtpSession],
         waiting: "set[ProxiedLink]",
     ) -> None:

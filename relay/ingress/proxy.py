@@ -9,13 +9,13 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Final
 
+from relay.config import IPAddress
+
 SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _FIXED: Final = 16  # octets of a version 2 header before the addresses
 _LONGEST_V1: Final = 107  # octets, CRLF included
 _FAMILIES: Final = {"TCP4": 4, "TCP6": 6}
 _LENGTHS: Final = {0x11: 4, 0x21: 16}  # TCP over IPv4 and IPv6: octets of an address
-
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class ProxyError(ValueError):

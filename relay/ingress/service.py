@@ -3,8 +3,9 @@
 import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from relay.config import IPAddress
 from relay.core.login import Login
 from relay.core.ports import Bearer, Clock
 from relay.core.reply import Reply
@@ -18,14 +19,27 @@ from relay.observe.metrics import Metrics
 from relay.policy.identity import Decision, Identities
 from relay.policy.rates import Quotas
 
-if TYPE_CHECKING:
-    from relay.ingress.session import SmtpSession
-
 
 class Authenticator(Protocol):
     """Finds out whether what a client presents is true."""
 
     async def authenticate(self, user: str, password: Secret) -> Authenticated: ...
+
+
+class OpenSession(Protocol):
+    """A session as those see it who count the open ones and bring them to an end; `peer` is None off TCP."""
+
+    @property
+    def peer(self) -> IPAddress | None: ...
+
+    @property
+    def client(self) -> str:
+        """Whom it is counted for."""
+        ...
+
+    def drain(self) -> None: ...
+
+    def abort(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +61,6 @@ class Service:
     oddities: Oddities
     command_timeout: float
     plain_auth_off_host: bool
-    admit: Callable[["SmtpSession"], Reply | None]
-    forget: Callable[["SmtpSession"], None]
+    admit: Callable[[OpenSession], Reply | None]
+    forget: Callable[[OpenSession], None]
     spawn: Callable[[Coroutine[Any, Any, None]], None]

@@ -16,10 +16,11 @@ from typing import Any, Final, cast
 import structlog
 from aiosmtpd.smtp import SMTP
 
+from relay.config import IPAddress
 from relay.core import reply
 from relay.core.reply import Reply
 from relay.ingress import errands
-from relay.ingress.caller import Caller, IPAddress, handshake_problem
+from relay.ingress.caller import Caller, handshake_problem
 from relay.ingress.dialogue import Dialogue
 from relay.ingress.pace import Pace
 from relay.ingress.service import Service

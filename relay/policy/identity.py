@@ -12,12 +12,11 @@ Identities are rules in the order of the configuration. The first whose conditio
 Conditions are compiled once into a test and the words for its failure, so an explanation costs nothing to keep.
 """
 
-import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
-from relay.config import Config, Identity
+from relay.config import Config, Identity, IPAddress
 from relay.core import reply
 from relay.core.envelope import Address, ReversePath
 from relay.core.login import PASSTHROUGH, SUFFIX, Assignment, parse_subaccount
@@ -25,8 +24,6 @@ from relay.core.reply import Reply
 from relay.core.secret import Secret
 from relay.policy.patterns import LoginPattern, MailPattern
 from relay.policy.rates import Rate
-
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(slots=True)
