@@ -8,7 +8,7 @@ import grp
 import os
 import pwd
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,6 @@ QUEUES: Final = (
 )
 
 SERVICES: Final = """\
-127.0.0.1:{port} inet n - n - - smtpd
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 tlsmgr unix - - n 1000? 1 tlsmgr
@@ -41,7 +40,7 @@ scache unix - - n - 1 scache
 tlsproxy unix - - n - 0 tlsproxy
 postlog unix-dgram n - n - 1 postlogd
 """
-"""master.cf: what a smarthost client needs, with the process limits and intervals of Debian's own file."""
+"""What a smarthost client needs of master.cf, with the process limits and intervals of Debian's own file."""
 
 
 def missing() -> str | None:
@@ -57,45 +56,63 @@ def command(*, reuse: bool) -> Callable[[Place], list[str]]:
     """The command of a Postfix that does, or does not, reuse its TLS connections."""
 
     def at(place: Place) -> list[str]:
-        configuration, queue, data = (place.directory / name for name in ("config", "queue", "data"))
-        for directory in (configuration, queue, data):
-            directory.mkdir()
-        _make_queue(queue)
-        shutil.chown(data, "postfix")
-        settings = _settings(place, queue, data, reuse=reuse)
-        (configuration / "main.cf").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
-        (configuration / "master.cf").write_text(SERVICES.format(port=place.port))
-        return [str(DAEMONS / "master"), "-c", str(configuration), "-d"]
+        configuration = prepare(
+            place.directory,
+            place.log,
+            f"127.0.0.1:{place.port} inet n - n - - smtpd\n",
+            {
+                "myhostname": "relay.example",
+                "inet_protocols": "ipv4",
+                "mynetworks": "127.0.0.0/8",
+                "message_size_limit": "20000000",
+                "relayhost": f"[{place.upstream_host}]:{place.upstream_port}",
+                "smtp_sasl_auth_enable": "yes",
+                "smtp_sasl_password_maps": "static:SMTP_Injection:secret",
+                "smtp_tls_security_level": "secure",
+                "smtp_tls_secure_cert_match": "localhost",
+                "smtp_tls_CAfile": str(place.ca_file),
+                "smtp_tls_connection_reuse": "yes" if reuse else "no",
+            },
+        )
+        return master(configuration)
 
     return at
 
 
-def _settings(place: Place, queue: Path, data: Path, *, reuse: bool) -> dict[str, str]:
-    """main.cf."""
-    return {
+def master(configuration: Path) -> list[str]:
+    """The command that runs what is configured there, in the foreground."""
+    return [str(DAEMONS / "master"), "-c", str(configuration), "-d"]
+
+
+def prepare(directory: Path, log: Path, services: str, settings: Mapping[str, str]) -> Path:
+    """Makes all that a Postfix needs in a directory, which other users may pass through; its configuration.
+
+    `services` are the lines of master.cf that are its own, `settings` the same of main.cf. `log` is in the directory.
+    """
+    configuration, queue, data = (directory / name for name in ("postfix", "queue", "data"))
+    for made in (configuration, queue, data):
+        made.mkdir()
+    _make_queue(queue)
+    shutil.chown(data, "postfix")
+    common = {
         "compatibility_level": "3.6",
         "queue_directory": str(queue),
         "data_directory": str(data),
         "daemon_directory": str(DAEMONS),
-        "maillog_file": str(place.log),
-        "maillog_file_prefixes": str(place.directory),
-        "myhostname": "relay.example",
-        "inet_protocols": "ipv4",
-        "mynetworks": "127.0.0.0/8",
+        "maillog_file": str(log),
+        "maillog_file_prefixes": str(directory),
         "mydestination": "",
         "local_recipient_maps": "",
         "alias_maps": "",
-        "message_size_limit": "20000000",
-        "relayhost": f"[{place.upstream_host}]:{place.upstream_port}",
+        "alias_database": "",
         "smtp_host_lookup": "native",
-        "smtp_sasl_auth_enable": "yes",
-        "smtp_sasl_password_maps": "static:SMTP_Injection:secret",
         "smtp_sasl_security_options": "noanonymous",
-        "smtp_tls_security_level": "secure",
-        "smtp_tls_secure_cert_match": "localhost",
-        "smtp_tls_CAfile": str(place.ca_file),
-        "smtp_tls_connection_reuse": "yes" if reuse else "no",
     }
+    (configuration / "main.cf").write_text(
+        "".join(f"{name} = {value}\n" for name, value in {**common, **settings}.items())
+    )
+    (configuration / "master.cf").write_text(services + SERVICES)
+    return configuration
 
 
 def _make_queue(queue: Path) -> None:

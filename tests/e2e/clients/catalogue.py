@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from benchmarks.postfix import missing as missing_postfix
 from tests.e2e.clients import postfix
 from tests.e2e.clients.job import WAYS, write_lines
 from tests.e2e.clients.programs import PROGRAMS, write_msmtprc
@@ -158,5 +159,5 @@ CLIENTS: Final = (
         _LOUD,
         verbatim=True,
     ),
-    Client("postfix", postfix.run, postfix.missing, _LOUD, (_RECEIVED,)),
+    Client("postfix", postfix.run, missing_postfix, _LOUD, (_RECEIVED,)),
 )
