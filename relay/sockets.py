@@ -1,4 +1,4 @@
-"""Listening sockets on IP addresses and on paths, and who is at the other end of a local one.
+"""Listening sockets on IP addresses and on paths, and what the kernel knows of the other end of a connection.
 
 What cannot be had is an OSError, with `filename` for the address or path in question; whoever asked for it knows the
 remedy. A path that is too long for the kernel (108 octets, unix(7)) is reached through its directory.
@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 SHORT: Final = 100  # octets of a socket's name that always fit
 PRIVATE: Final = 0o600
+_BYTES_ACKED: Final = 120  # where it stands in the kernel's struct tcp_info, which only ever grows at its end
 _ATTEMPTS: Final = 20  # at a port of the system's choice that is free by every address
 
 
@@ -171,3 +172,14 @@ def peer_uid(sock: _Connected) -> int:
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
     return int(uid)
+
+
+def acknowledged(sock: _Connected) -> int:
+    """How many octets the other end of a TCP connection has acknowledged so far (TCP_INFO, tcp(7)).
+
+    0 where the system does not count them: Linux does, since 4.2.
+    """
+    if not hasattr(socket, "TCP_INFO"):
+        return 0
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 8)
+    return int(struct.unpack_from("=Q", info, _BYTES_ACKED)[0]) if len(info) == _BYTES_ACKED + 8 else 0

@@ -20,22 +20,27 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+import structlog
+
 from relay.core.envelope import Envelope, Recipient
 from relay.core.login import Endpoint, Login
 from relay.core.message import Content
 from relay.core.outcome import Answer, Fact, Failure, FailureKind, Phase
 from relay.core.ports import Effort
 from relay.core.reply import Reply
+from relay.observe import log as events
 from relay.upstream.job import Job
+from relay.upstream.outflow import Outflow
 from relay.upstream.replies import Gibberish, ReplyReader
 from relay.upstream.stuffing import stuffed
 from relay.upstream.timeouts import SessionTimeouts
 from relay.upstream.transaction import Features, Move, Transaction
 
+log = structlog.get_logger()
+
 QUIT_SECONDS: Final = 2.0
 LEAVE_SECONDS: Final = 2.0  # the application waits, with its refusal already known
 BEHIND_SECONDS: Final = 3.0  # how long a transaction waits behind the dot of another before it goes elsewhere
-TURN: Final = 256 * 1024  # octets of content that may leave before others have their turn at the loop
 NEVER: Final = float("inf")
 
 _TOO_LATE: Final = Failure(Phase.MAIL, FailureKind.DEADLINE, "the messages before it on the connection take long")
@@ -75,8 +80,7 @@ class Session(asyncio.Protocol):
         self._expected: deque[Job] = deque()  # whose reply comes next; one entry for each
         self._floor: Job | None = None
         self._next: deque[Job] = deque()
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._outflow = Outflow(transport)
         self._broken = False
         self._doomed = False
         self._answered = 0  # final dots
@@ -167,7 +171,7 @@ class Session(asyncio.Protocol):
         if second is None:
             self._send_dot(job, first)
         else:
-            job.stream = self._loop.create_task(self._stream(job, first, second, chunks))
+            job.stream = self._loop.create_task(self._stream(job, first, itertools.chain([second], chunks)))
 
     def _send_dot(self, job: Job, octets: bytes) -> None:
         """The last of the content with the dot behind it; the floor is free then."""
@@ -190,33 +194,24 @@ class Session(asyncio.Protocol):
             self._goodbye = self._loop.create_future()
             self._out.append(b"QUIT\r\n")
 
-    async def _stream(self, job: Job, first: bytes, second: bytes, rest: Iterator[bytes]) -> None:
+    async def _stream(self, job: Job, first: bytes, rest: Iterator[bytes]) -> None:
         seconds = min(job.effort.patience, self._timeouts.data_progress)
         job.deadline = NEVER
-        pending, turn = first, 0
         try:
-            for chunk in itertools.chain([second], rest):
-                self._transport.write(pending)
-                turn += len(pending)
-                if not self._writable.is_set():
-                    async with asyncio.timeout(seconds):
-                        await self._writable.wait()
-                    turn = 0
-                elif turn >= TURN or not pending:
-                    await asyncio.sleep(0)  # whose peer takes all at once has no right to all of the loop
-                    turn = 0
-                if self._broken:
-                    return  # and by now the content may have been closed
-                pending = chunk
+            last = await self._outflow.pour(first, rest, seconds)
         except TimeoutError:
             text = f"the content stood still for {seconds:g} s"
             job.transaction.fail(Failure(Phase.DATA, FailureKind.TIMEOUT, text))
             self._break(FailureKind.TIMEOUT, text)
         except OSError as error:
             self._unreadable(job, error)
+        except Exception:
+            log.exception(events.INTERNAL_ERROR)
+            self._break(FailureKind.LOST, "aborted")
         else:
-            self._send_dot(job, pending)
-            self._go_on()
+            if last is not None:
+                self._send_dot(job, last)
+                self._go_on()
 
     def _unreadable(self, job: Job, error: OSError) -> None:
         text = f"the content cannot be read: {error.strerror}"
@@ -290,10 +285,10 @@ class Session(asyncio.Protocol):
         self._break(FailureKind.LOST, "connection closed")
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self._outflow.pause()
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        self._outflow.resume()
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
@@ -369,7 +364,7 @@ class Session(asyncio.Protocol):
         for job in jobs:
             phase = Phase.DOT if job.dot_sent else job.transaction.phase
             job.end(Failure(phase, kind if job is jobs[0] else FailureKind.LOST, f"{detail} at {phase.value.upper()}"))
-        self._writable.set()
+        self._outflow.stop()
         self._out.clear()
         if self._timer is not None:
             self._timer.cancel()

@@ -267,6 +267,9 @@ class Wire:
     def is_closing(self) -> bool:
         return self.transport.is_closing()
 
+    def get_extra_info(self, name: str) -> object:
+        return self.transport.get_extra_info(name)
+
     def dot_left(self, name: str) -> bool:
         return b"end of %s\r\n.\r\n" % name.encode() in self.octets
 
