@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import random
 import signal
 import sys
 from typing import Final
@@ -26,13 +27,13 @@ def keep_to_one_processor() -> None:
 
     Python runs one of them at a time. On several processors the loop and the spool's writer pass its lock from one to
     the other at every turn: a stored message of 2 kB then took up to twice the CPU time, and none was done sooner.
-    Relays beside each other get different processors, as far as their process ids tell. Where a sandbox forbids it, it
-    is only dearer.
+    Which one is left to chance: in containers every relay is process 1, and a host may have many of them. Where a
+    sandbox forbids it, with whatever errno, it is only dearer.
     """
     if sys.platform == "linux":
-        with contextlib.suppress(PermissionError):
-            usable = sorted(os.sched_getaffinity(0))
-            os.sched_setaffinity(0, {usable[os.getpid() % len(usable)]})
+        with contextlib.suppress(OSError):
+            usable = list(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, {random.choice(usable)})  # noqa: S311 - spreads relays, guards nothing
 
 
 def spare_the_collector() -> None:

@@ -1,14 +1,17 @@
 """The program as an operator runs it: `serve` in a process of its own."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
+from relay.serve import keep_to_one_processor
 from tests.support.client import send
 from tests.support.program import Program, free_port
 from tests.support.running import KEY, sandbox_with
@@ -56,6 +59,36 @@ async def test_a_message_then_a_signal(tmp_path, number):
     assert done["message_id"] == sandbox.accepted[0].token
     assert (status, rest) == (0, "")
     assert KEY not in json.dumps(program.events)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processors are chosen on Linux only")
+def test_relays_that_are_all_process_1_do_not_crowd_on_one_processor(monkeypatch):
+    """Which one of those that it may use is chance, and not a matter of the process id."""
+    chosen: list[set[int]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3, 5, 7})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, processors: chosen.append(processors))
+    for _ in range(100):
+        keep_to_one_processor()
+
+    assert {len(each) for each in chosen} == {1}
+    assert set().union(*chosen) == {2, 3, 5, 7}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processors are chosen on Linux only")
+@pytest.mark.parametrize("call", ["sched_getaffinity", "sched_setaffinity"])
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.EINVAL])
+def test_it_starts_where_a_sandbox_forbids_to_choose(monkeypatch, call, number):
+    """systemd's filters say EPERM, those of container runtimes ENOSYS as well; EINVAL is one that has gone."""
+
+    def forbidden(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    before = os.sched_getaffinity(0)
+    monkeypatch.setattr(os, call, forbidden)
+    keep_to_one_processor()
+    monkeypatch.undo()
+
+    assert os.sched_getaffinity(0) == before
 
 
 async def test_the_message_in_hand_is_answered_before_the_end(tmp_path):
