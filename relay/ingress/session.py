@@ -137,12 +137,14 @@ class SmtpSession(SMTP):
     # -- the listener's side ------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """No new mail: say 421 now, or as soon as the message in hand is answered.
+        """No new mail: say 421 as soon as the message in hand is answered and the client has had a moment for its QUIT.
 
-        Who has only just come, or has begun a transaction, may bring that one message: 421 would refuse it.
+        Who has only just come, or has begun a transaction, may bring that one message: 421 would refuse it. Anybody
+        else may have been answered just before, with the QUIT on its way.
         """
         self._draining = True
         self._may_finish = not self._dialogue.messages or self._dialogue.client.transaction.open
+        self._answered |= not self._may_finish
         if not (self._busy or self._gone):
             self._work()
 
