@@ -187,7 +187,9 @@ class SmtpSession(SMTP):
         elif dialogue.starved:
             self._await_memory()
         elif dialogue.closed or self._eof:
-            self._timer.give(CLOSE_SECONDS)
+            # It may keep its end open for ever; where it has been told all, a stop does not wait for that.
+            told = self._draining and not self._wire.get_write_buffer_size()
+            self._timer.give(QUIT_SECONDS if told else CLOSE_SECONDS)
             self._hang_up()
         else:
             self._timer.until(self._deadline())

@@ -348,7 +348,7 @@ async def test_who_has_come_before_the_shutdown_may_bring_a_message(tmp_path, sa
 
 
 async def test_who_is_silent_at_shutdown_is_told_soon(tmp_path):
-    """Nobody waits long for a client that says nothing, whether it has had its turn or not."""
+    """Nobody waits long for a client that says nothing, nor for it to close: it may keep its connection for ever."""
     async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
         silent, one = await asyncio.open_connection("127.0.0.1", port_of(relay))
         served, two = await asyncio.open_connection("127.0.0.1", port_of(relay))
@@ -360,13 +360,14 @@ async def test_who_is_silent_at_shutdown_is_told_soon(tmp_path):
         stopping = asyncio.create_task(relay.stop())
         last_to_served = await asyncio.wait_for(served.read(), 20)
         last_to_silent = await asyncio.wait_for(silent.read(), 20)
+        await stopping
+        took = loop.time() - began
         two.close()
         one.close()
-        await stopping
 
     assert last_to_served.startswith(b"421 4.3.2 ")
     assert last_to_silent.splitlines()[-1].startswith(b"421 4.3.2 ")
-    assert loop.time() - began < 3 * session_module.QUIT_SECONDS
+    assert took < 4 * session_module.QUIT_SECONDS
 
 
 @pytest.mark.parametrize(
