@@ -1,7 +1,8 @@
 """The command line: reads arguments, calls the room that does the work, prints, and returns an exit status.
 
-Statuses follow sysexits(3): 0 fine, 1 something was found or refused, 64 wrong use, 69 a listener cannot bind, 78 bad
-configuration. Every command imports what it needs when it runs, so that the small ones start quickly.
+Statuses follow sysexits(3): 0 fine, 1 something was found or refused, 64 wrong use, 69 a port, a spool or the room on
+its disk is taken, 78 bad configuration. Every command imports what it needs when it runs, so that the small ones start
+quickly.
 """
 
 import asyncio
@@ -73,14 +74,14 @@ def serve(config: ConfigOption = None) -> None:
     """Run the relay until SIGTERM or SIGINT.
 
     Exit 0 after messages in hand have been answered, 78 on bad configuration or a spool that cannot be used, 69 if a
-    listener cannot bind or another relay has the spool.
+    listener cannot bind, another relay has the spool, or its disk is full.
     """
     _import_structlog()
     from relay.admin.sockets import AdminUnavailable
     from relay.ingress.body import scratch_problem
     from relay.ingress.doors import BindError
     from relay.serve import run
-    from relay.spool.database import SpoolUnusable
+    from relay.spool.database import SpoolFull, SpoolUnusable
     from relay.spool.lock import SpoolInUse
 
     loaded = load_config(config)
@@ -88,7 +89,7 @@ def serve(config: ConfigOption = None) -> None:
         print(f"warning: {problem}", file=sys.stderr)
     try:
         status = _run(run(loaded))
-    except (AdminUnavailable, BindError, SpoolInUse) as error:
+    except (AdminUnavailable, BindError, SpoolFull, SpoolInUse) as error:
         fail(str(error), EX_UNAVAILABLE)
     except SpoolUnusable as error:
         fail(str(error), EX_CONFIG)

@@ -1,6 +1,7 @@
 """Opening the SQLite file: settings that keep promises, and a schema that is the sum of its migrations."""
 
 import contextlib
+import errno
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from importlib import resources
 from itertools import chain
 from pathlib import Path
 from typing import Final
+
+from relay.core.spooled import SpoolUnavailable
 
 APPLICATION_ID: Final = 0x53505259  # "SPRY"; tells our files from other people's
 BUSY_SECONDS: Final = 2.0  # for a lock of somebody else's, such as a backup's
@@ -31,6 +34,10 @@ class SpoolUnusable(Exception):
     """The file cannot serve as a spool; the text names it and the remedy."""
 
 
+class SpoolFull(SpoolUnusable):
+    """The disk has no room for the spool now: it may have later."""
+
+
 def real(path: Path) -> Path:
     """Where it is, whatever links lead there: what belongs to a database lies beside it."""
     return path.resolve()
@@ -38,11 +45,20 @@ def real(path: Path) -> Path:
 
 def unusable(path: Path, error: Exception) -> SpoolUnusable:
     """What keeps a spool from being opened, with the remedy."""
+    if error.full if isinstance(error, SpoolUnavailable) else lacks_room(error):
+        return SpoolFull(f"the spool {path} cannot be opened: the disk is full. Make room on it")
     cause = (isinstance(error, OSError) and error.strerror) or str(error)
     return SpoolUnusable(
         f"the spool {path} cannot be opened: {cause}. Its directory must be there and writable for the relay's"
         " user; spool.url: none runs without a spool"
     )
+
+
+def lacks_room(error: Exception) -> bool:
+    """Is there no room on the disk for a file, the database, or the index of its log?"""
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return getattr(error, "sqlite_errorname", None) in {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}
 
 
 def prepare(path: Path) -> tuple[int, int]:

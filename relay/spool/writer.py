@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from relay.core.spooled import SpoolUnavailable
-from relay.spool.database import LOG_LIMIT, checkpoint, connect
+from relay.spool.database import LOG_LIMIT, checkpoint, connect, lacks_room
 
 GROUP: Final = 256  # operations in one commit at most
 PASSES: Final = 6  # of the loop for which a group may grow, as long as each brings more
@@ -281,9 +281,8 @@ def _batches(group: Sequence[_Work]) -> Iterator[list[_Work]]:
 def unavailable_by(error: sqlite3.Error | OSError) -> SpoolUnavailable:
     """An error of the database or of a file, as callers hear it."""
     name = _name(error)
-    full = name == "SQLITE_FULL" or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
     cause = f"{error} ({name})" if name else (getattr(error, "strerror", None) or str(error))
-    unavailable = SpoolUnavailable(cause, full=full)
+    unavailable = SpoolUnavailable(cause, full=lacks_room(error))
     unavailable.__cause__ = error
     return unavailable
 

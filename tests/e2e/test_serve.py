@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from relay.serve import keep_to_one_processor
+from tests.spool.driven import small_disk
 from tests.support.client import send
 from tests.support.program import Program, free_port
 from tests.support.running import KEY, sandbox_with
@@ -153,6 +154,21 @@ async def test_a_bad_configuration_is_78(tmp_path):
     assert status == 78
     assert f"{path}:2: listeners[0]" in text
     assert f"{path}:3: upstraem" in text
+
+
+async def test_a_full_disk_is_69(tmp_path):
+    """It may have room the next time: systemd tries again."""
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        program = await Program.start(
+            "serve",
+            SPARKPOST_API_KEY=KEY,
+            RELAY_LISTEN=f"127.0.0.1:{free_port()}",
+            RELAY__SPOOL__URL=f"sqlite:{disk}/spool.db",
+        )
+        status, text = await program.end()
+
+    assert status == 69
+    assert f"{disk}/spool.db cannot be opened: the disk is full" in text
 
 
 async def test_a_port_in_use_is_69(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 from relay.core.lifecycle import State
 from relay.spool import database
-from relay.spool.database import APPLICATION_ID, SCHEMA_VERSION, SpoolUnusable
+from relay.spool.database import APPLICATION_ID, SCHEMA_VERSION, SpoolFull, SpoolUnusable
 from relay.spool.lock import Holder, SpoolInUse, holder
 from relay.spool.sqlite import SqliteSpool, path_of
 from tests.spool.driven import driven, make_read_only, small_disk
@@ -141,6 +141,24 @@ async def test_a_read_only_disk_is_refused_at_the_start(tmp_path: Path) -> None:
         make_read_only(disk)
 
         assert "Read-only file system" in await _refused(disk / "spool.db")
+
+
+@pytest.mark.parametrize(("was_there", "room"), [(False, 0), (False, 16), (False, 64), (True, 0), (True, 16)])
+async def test_a_full_disk_is_said_to_be_full_and_may_have_room_later(
+    tmp_path: Path, was_there: bool, room: int
+) -> None:
+    """Whatever finds no room: a file, the database, or the index of its log, of which SQLite says "disk I/O error"."""
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        path, ballast = disk / "spool.db", disk / "ballast"
+        if was_there:
+            await (await _open(path)).close()
+        status = os.statvfs(disk)
+        ballast.write_bytes(bytes(status.f_bavail * status.f_frsize - room * 1024))
+        with pytest.raises(SpoolFull, match="the disk is full"):
+            await _open(path)
+        ballast.unlink()
+
+        await (await _open(path)).close()
 
 
 def test_a_url_names_a_file() -> None:
