@@ -4,6 +4,7 @@ With a spool that file is a draft of its (`core.ports.Drafts`), so that what is 
 one, or while it takes nothing in, a temporary file.
 """
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -72,15 +73,18 @@ class StoredBody:
             yield octets
 
     def close(self) -> None:
-        """Nobody needs it any more."""
+        """Nobody needs it any more, whatever the disk says."""
         self._parts = []
         self.share.release()
         if self.file is None or self.file.closed:
             return
         if self.size > _LONG_TO_CLOSE:
-            Thread(target=self.file.close).start()  # many may come to their end at once, and others would wait
+            try:
+                Thread(target=_close, args=[self.file]).start()  # many may end at once, and others would wait
+            except RuntimeError:  # the system has no more threads for us
+                _close(self.file)
         else:
-            self.file.close()
+            _close(self.file)
 
 
 def scratch_problem() -> str | None:
@@ -97,6 +101,11 @@ def scratch_problem() -> str | None:
 
 def _temporary_file() -> FileIO:
     return tempfile.TemporaryFile(prefix="sparkpost-relay-", buffering=0)
+
+
+def _close(file: FileIO) -> None:
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 def _write_all(file: FileIO, octets: bytes) -> None:

@@ -74,9 +74,12 @@ class Draft(FileIO):
         return self._path, descriptor
 
     def close(self) -> None:
-        if not (self.closed or self.taken):
-            self._path.unlink(missing_ok=True)
-        super().close()
+        """Raises OSError where the disk does not let go of it; what stays there is removed at the next start."""
+        try:
+            if not (self.closed or self.taken):
+                self._path.unlink(missing_ok=True)
+        finally:
+            super().close()
 
 
 def checksum(header: bytes, body: Body) -> int:

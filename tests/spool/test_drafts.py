@@ -56,6 +56,27 @@ async def test_what_is_not_stored_is_gone_when_it_is_closed(sqlite: SqliteHome) 
     assert _files(sqlite.contents) == []
 
 
+async def test_what_the_disk_does_not_let_go_of_is_closed_all_the_same(
+    sqlite: SqliteHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that has become read-only is no reason for a session not to end. The file goes at the next start."""
+    new = in_draft(deposit("Q1", body=LARGE), sqlite.spool)
+    body = new.message.content.body
+    assert isinstance(body, StoredBody)
+    assert body.file is not None
+
+    def refuses(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as read_only:
+        read_only.setattr(Path, "unlink", refuses)
+        body.close()
+
+    assert body.file.closed
+    await sqlite.restart()
+    assert _files(sqlite.contents) == []
+
+
 async def test_drafts_of_a_process_that_died_are_no_mail(sqlite: SqliteHome) -> None:
     """Nobody was told that they are there: they are neither sent nor kept for the operator."""
     new = in_draft(deposit("Q1", body=LARGE), sqlite.spool)

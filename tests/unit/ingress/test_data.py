@@ -210,8 +210,8 @@ def test_a_file_that_takes_long_to_close_is_closed_elsewhere(monkeypatch):
     """Nobody waits for it, and closing it twice is closing it once."""
     begun: list[Thread] = []
 
-    def thread(target):
-        begun.append(Thread(target=target))
+    def thread(target, args):
+        begun.append(Thread(target=target, args=args))
         return begun[-1]
 
     monkeypatch.setattr(body_module, "_LONG_TO_CLOSE", MEMORY_LIMIT)
@@ -225,6 +225,20 @@ def test_a_file_that_takes_long_to_close_is_closed_elsewhere(monkeypatch):
     assert len(begun) == 1
     with pytest.raises(ValueError, match="closed"):
         list(content.body.chunks())
+
+
+def test_where_there_are_no_more_threads_a_file_is_closed_all_the_same(monkeypatch):
+    """A session that ends must come to its end, or its place is taken for ever."""
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(body_module, "_LONG_TO_CLOSE", MEMORY_LIMIT)
+    monkeypatch.setattr(Thread, "start", start)
+    reader, _ = read(b"\r\n" + b"0123456\r\n" * MEMORY_LIMIT + b".\r\n", limits=DataLimits(20_000_000, 1000))
+    reader.discard()
+
+    assert reader.content().body.file.closed
 
 
 class Place:
