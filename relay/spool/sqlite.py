@@ -208,13 +208,16 @@ class SqliteSpool:
         try:
             return self._store.draft(self._room.ask)
         except OSError as error:
-            self._health.report("content", str(unavailable_by(error)))
+            _ = self._content_failed(error)
             return None
 
     async def _put_file(self, deposit: Deposit) -> int:
         """Make the body of a message its file; the checksum."""
         message = deposit.message
-        keeping = self._store.keeping(message.queue_id, message.content.header, message.content.body)
+        try:
+            keeping = self._store.keeping(message.queue_id, message.content.header, message.content.body)
+        except OSError as error:
+            raise self._content_failed(error) from error
         job = self._background.begin(self._in_thread(keeping))
         try:
             await asyncio.wait([job])
@@ -224,9 +227,13 @@ class SqliteSpool:
         try:
             return job.result()
         except OSError as error:
-            unavailable = unavailable_by(error)
-            self._health.report("content", str(unavailable))
-            raise unavailable from error
+            raise self._content_failed(error) from error
+
+    def _content_failed(self, error: OSError) -> SpoolUnavailable:
+        """What an error of a content file means for who stores a message; the probe finds out when it is over."""
+        unavailable = unavailable_by(error)
+        self._health.report("content", str(unavailable))
+        return unavailable
 
     async def _put_row(self, deposit: Deposit, stored: Stored, now: Now) -> None:
         """Commit what belongs to a file."""

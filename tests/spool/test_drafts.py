@@ -123,6 +123,24 @@ async def test_a_draft_that_could_not_be_stored_can_be_stored_later(
     assert (sqlite.contents / "Q1").read_bytes() == LARGE
 
 
+async def test_no_descriptors_left_is_no_defect(sqlite: SqliteHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The draft stays its sender's: it is refused, and gone when it is closed."""
+    new = in_draft(deposit("Q1", body=LARGE), sqlite.spool)
+
+    def none_left(descriptor: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as crowded:
+        crowded.setattr(os, "dup", none_left)
+        with pytest.raises(SpoolUnavailable, match="Too many open files"):
+            await sqlite.spool.put(new)
+    assert sqlite.spool.problem is not None
+
+    assert _body(new) == LARGE
+    new.message.content.close()
+    assert _files(sqlite.contents) == []
+
+
 async def test_where_there_is_no_room_for_drafts_there_are_none(tmp_path: Path) -> None:
     """Bodies go to temporary files then, as without a spool; one that is a draft already has no more room."""
     with small_disk(tmp_path / "disk", "6m") as disk:
