@@ -85,7 +85,7 @@ class DataReader:
     @property
     def _used(self) -> int:
         """Octets of the content that are in memory."""
-        return len(self._header) + self._body.size * self._body.in_memory
+        return len(self._header) + self._body.size * (self._keeping and self._body.in_memory)
 
     def admits(self, octets: int) -> bool:
         """Is there memory for so many octets more? Where it is short, the body goes to a file.

@@ -152,6 +152,20 @@ def test_what_waited_too_long_is_452_and_read_to_its_end():
     assert memory.held == 60_000
 
 
+def test_what_is_dropped_takes_no_memory_while_the_rest_of_it_is_read():
+    """A client that sends what will be refused, for as long as it likes, keeps nobody else waiting."""
+    memory = DataMemory(60_000)
+    reader = DataReader(DataLimits(message_size=1_000_000, line_length=1000), LineEnd.CRLF, memory.share())
+
+    assert reader.feed(b"Subject: x\r\n\r\n" + b"0123456789\r\n" * 4000) is None
+    assert memory.held > 40_000
+    assert reader.feed(b"x" * 1001) is None
+    assert memory.held == 0
+    assert reader.feed(b"x\r\n.\r\n") == b""
+    assert reader.refusal == reply.line_too_long(1000)
+    assert memory.held == 0
+
+
 def test_content_that_comes_in_crumbs_takes_the_memory_that_is_counted():
     """Two octets a packet must not be an object of fifty each, or `limits.data_memory` bounds nothing."""
     memory = DataMemory()
