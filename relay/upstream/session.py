@@ -86,7 +86,8 @@ class Session(asyncio.Protocol):
         self._answered = 0  # final dots
         self._goodbye: asyncio.Future[None] | None = None
         self._head_since = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_due = NEVER
 
     def __repr__(self) -> str:
         return f"<Session {self.login} on {self.endpoint}, {self.messages} messages>"
@@ -309,9 +310,10 @@ class Session(asyncio.Protocol):
     def _arm(self) -> None:
         due = NEVER if self._broken else self._deadline()
         if self._timer is not None:
-            if self._timer.when() <= due:
+            if self._timer_due <= due:
                 return  # it looks again then
             self._timer.cancel()
+        self._timer_due = due  # uvloop's handle cannot tell, if that is now
         self._timer = None if due == NEVER else self._loop.call_at(due, self._on_timer)
 
     def _on_timer(self) -> None:

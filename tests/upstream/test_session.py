@@ -299,6 +299,15 @@ async def test_content_that_stands_still_is_given_up():
         assert not session.usable
 
 
+async def test_time_too_short_to_be_measured_is_short_and_no_more():
+    """The loop's timer for it is at once another kind of handle; nobody's transaction breaks on that."""
+    async with session_with(b"") as (session, _):
+        attempts = [asyncio.ensure_future(run(session, patience=0.0004)) for _ in range(2)]
+        facts = [(await attempt)[0] for attempt in attempts]
+
+    assert [(type(fact), fact.phase) for fact in facts] == [(Failure, Phase.MAIL)] * 2
+
+
 async def test_a_cancelled_transaction_never_leaves_a_usable_session():
     """Replies would no longer line up."""
     async with session_with(b"") as (session, _):
