@@ -70,6 +70,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._connection: sqlite3.Connection | None = connect(path)
         self._file = _identity(path)
+        self._log_gone = False
         self._problem: str | None = None
         self._commits = 0
         self._closed = False
@@ -174,15 +175,24 @@ class Writer:
                 work.then(work.result)
         self._commits += 1
         if self._commits % LOOK == 0:
-            self._keep_log_short()
+            try:
+                self._keep_log_short()
+            except (sqlite3.Error, OSError) as error:
+                self._failed(error)
 
     def _keep_log_short(self) -> None:
-        """SQLite moves the log into the database by itself, but tells nobody when that fails."""
+        """SQLite moves the log into the database by itself, but tells nobody when that fails, or the log has gone.
+
+        Only who has it open can still read it then: what is in it is moved while that is so, and nothing more promised.
+        """
+        connection = self._ready()
         try:
-            if self._connection is not None and self._log.stat().st_size > 2 * LOG_LIMIT:
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        except (sqlite3.Error, OSError) as error:
-            self._failed(error)
+            if self._log.stat().st_size > 2 * LOG_LIMIT:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except FileNotFoundError:
+            checkpoint(connection)
+            self._log_gone = True
+            self._ready()  # which says so, from now on
 
     def _transact(self, group: Sequence[_Work], run: Callable[[sqlite3.Connection, Sequence[_Work]], None]) -> None:
         connection = self._ready()
@@ -226,6 +236,8 @@ class Writer:
             raise FileNotFoundError(
                 errno.ENOENT, f"{self._path} was taken away or replaced: put it back, or restart the relay"
             )
+        if self._log_gone:
+            raise FileNotFoundError(errno.ENOENT, f"{self._log} was taken away: restart the relay")
         if self._connection is None:
             connection = connect(self._path)
             try:

@@ -1,6 +1,7 @@
 """What stands between a spool and its disk but is no fault of the disk: room, locks, cancellation, its own end."""
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from relay.core.lifecycle import Event, IllegalTransition, State
 from relay.core.spooled import SpoolUnavailable, UnknownMessage
-from relay.spool import database, health
+from relay.spool import database, health, writer
 from relay.spool.sqlite import SqliteSpool
 from tests.spool.driven import small_disk
 from tests.spool.homes import SqliteHome
@@ -148,6 +149,25 @@ async def test_a_database_that_was_taken_away_promises_nothing_more(sqlite: Sqli
     away.rename(sqlite.path)
     await _healthy(sqlite.spool)
     await sqlite.spool.put(deposit("Q2"))
+
+
+async def test_a_log_that_was_taken_away_is_in_the_database_before_long(sqlite: SqliteHome) -> None:
+    """With its name the mail in it would be gone when the relay ends. Another log would not go with the readers'."""
+    await sqlite.spool.put(deposit("Q000"))
+    sqlite.path.with_name("spool.db-wal").unlink()
+
+    kept = ["Q000"]
+    while sqlite.spool.problem is None:
+        with contextlib.suppress(SpoolUnavailable):
+            await sqlite.spool.put(deposit(f"Q{len(kept):03}"))
+            kept.append(f"Q{len(kept):03}")
+    with pytest.raises(SpoolUnavailable, match=r"spool\.db-wal was taken away"):
+        await sqlite.spool.put(deposit("Q800"))
+    assert len(kept) <= 2 * writer.LOOK
+
+    await sqlite.crash()
+    assert [entry.queue_id for entry in (await sqlite.spool.page(limit=1000)).entries] == kept
+    await sqlite.spool.put(deposit("Q900"))
 
 
 # -- neighbours -------------------------------------------------------------------------------------------------------
