@@ -180,7 +180,15 @@ class Relay:
         bookkeeper = Bookkeeper(
             RetryPolicy(retry.first, retry.factor, retry.max, retry.jitter), notices.about, self.metrics
         )
-        queue = DeliveryQueue(spool, route, self._resolver, bookkeeper, self._clock, self._config.upstream.connections)
+        queue = DeliveryQueue(
+            spool,
+            route,
+            self._resolver,
+            bookkeeper,
+            self._clock,
+            self._config.upstream.connections,
+            self._config.limits.data_memory,
+        )
         upkeep = Upkeep(
             spool,
             queue,

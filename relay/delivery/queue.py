@@ -17,7 +17,7 @@ from relay.core.ports import AttemptReport, Bearer, Clock, Courier, Resolver, Ru
 from relay.core.spooled import Claim, Deposit, Lane, Record, SpoolUnavailable
 from relay.delivery.attempts import Attempts
 from relay.delivery.bookkeeping import Bookkeeper
-from relay.delivery.window import Window
+from relay.delivery.window import OCTETS, Window
 from relay.observe import log as events
 
 log = structlog.get_logger()
@@ -28,7 +28,9 @@ SPOOL_PAUSE: Final = 1.0  # seconds before a spool that cannot be written is ask
 
 
 class DeliveryQueue:
-    """A MailQueue over one spool. `connections` is how many there may be to SparkPost."""
+    """A MailQueue over one spool. `connections` is how many there may be to SparkPost; of the `memory` (octets) for
+    content it holds half at most: mail that is stored already leaves the other to what comes in.
+    """
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class DeliveryQueue:
         bookkeeper: Bookkeeper,
         clock: Clock,
         connections: int,
+        memory: int,
     ) -> None:
         self._spool = spool
         self._courier = courier
@@ -48,7 +51,7 @@ class DeliveryQueue:
         self._capacity = PER_CONNECTION * connections
         self._backlog = Attempts(spool, courier, resolver, bookkeeper, clock, self._capacity, self._backlog_ended)
         self._fresh = Attempts(spool, courier, resolver, bookkeeper, clock, self._capacity, self._fresh_ended)
-        self._window = Window(connections)
+        self._window = Window(connections, octets=min(OCTETS, memory // 2))
         self._full = False  # the worker would claim more, and had no room
         self._lanes: frozenset[Lane] = frozenset()
         self._notes: set[asyncio.Task[None]] = set()

@@ -91,6 +91,31 @@ async def test_bodies_beyond_the_memory_go_to_files(tmp_path):
     assert {len(one.content) > 70_000 for one in sandbox.accepted} == {True}
 
 
+async def test_mail_that_is_stored_leaves_memory_to_what_comes_in(tmp_path):
+    """SparkPost takes its time over more mail than fits: what is beyond goes out of memory, and nobody waits for it."""
+    limits, identities = {"data_memory": "1MB"}, [{"name": "bulk", "delivery": "queue"}]
+    message = b"Subject: x\r\n\r\n" + (b"y" * 78 + b"\r\n") * 200 + b".\r\n"
+    async with (
+        sandbox_with(tmp_path / "tls") as sandbox,
+        relay_to(
+            sandbox,
+            limits=limits,
+            identities=identities,
+            spool={"url": f"sqlite:{tmp_path}/spool.db", "reserve": 0},
+            upstream={"connections": 2},
+            drain_timeout="100ms",
+        ) as relay,
+    ):
+        reader, writer = await begin(port_of(relay), message)
+        for _ in range(100):
+            assert (await reader.readline()).startswith(b"250 ")
+            assert relay.data_memory.held < 600_000
+            writer.write(b"MAIL FROM:<a@example.com>\r\nRCPT TO:<slow-dot-60000ms@example.net>\r\nDATA\r\n" + message)
+            await reader.readuntil(b"354 ")
+            await reader.readline()
+        writer.close()
+
+
 async def test_what_comes_while_a_message_is_being_sent_counts_too(tmp_path, monkeypatch):
     """A client that goes on talking is read from as long as there is memory, and no further; all of it is heard."""
     answered = asyncio.Event()

@@ -110,7 +110,7 @@ def courier() -> Courier:
 @pytest.fixture
 async def queue(spool: Spool, courier: Courier, clock: HandClock) -> AsyncIterator[DeliveryQueue]:
     bookkeeper = Bookkeeper(RetryPolicy(5.0, 2.0, 60.0, 0.0), notice, Metrics(), random.Random(7))
-    queue = DeliveryQueue(spool, courier, Resolver(), bookkeeper, clock, CONNECTIONS)
+    queue = DeliveryQueue(spool, courier, Resolver(), bookkeeper, clock, CONNECTIONS, 2 * window.OCTETS)
     running = asyncio.ensure_future(queue.run())
     await clock.settle()
     yield queue
