@@ -70,6 +70,7 @@ class SqliteSpool:
         self._room = Room(path.parent, reserve, clock.monotonic)
         self._health = Health(path, self._probe)
         self._background = Background()
+        self._loading: set[str] = set()  # claims of ours that are being read, however long that takes
         self._unused: set[str] = set()  # claims of ours that nobody has heard of
         self._doomed: set[str] = set()  # files whose rows could not be committed
         self._clock = _prepare(path, clock)
@@ -268,6 +269,8 @@ class SqliteSpool:
         self._health.report("claims", None)
         able: list[Claim] = []
         damaged: list[Damaged] = []
+        queue_ids = {queue_id for _, queue_id in taken.messages}
+        self._loading |= queue_ids
         try:
             loaded = await self._load([row for row, _ in taken.messages], now)
             for found, (_, queue_id) in zip(loaded, taken.messages, strict=True):
@@ -276,8 +279,10 @@ class SqliteSpool:
                 else:
                     damaged.append(await self._quarantine(queue_id, str(found)))
         except SpoolUnavailable:
-            await self._put_back({queue_id for _, queue_id in taken.messages})
+            await self._put_back(queue_ids)
             raise
+        finally:
+            self._loading -= queue_ids
         return Claimed(tuple(able), tuple(damaged), taken.lanes, taken.next_due)
 
     async def _load(self, messages: Sequence[int], now: Now) -> list[Claim | Unreadable]:
@@ -337,7 +342,7 @@ class SqliteSpool:
         await self._writer.run(lambda connection: claims.renew(connection, queue_ids, now))
 
     async def reclaim(self, alive: Collection[str]) -> Sequence[str]:
-        now = self._now()
+        now, alive = self._now(), {*alive, *self._loading}
         lost = await self._writer.run(
             lambda connection: claims.reclaim(connection, alive, now, leases=True), then=self._discard_lost
         )

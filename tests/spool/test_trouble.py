@@ -3,15 +3,16 @@
 import asyncio
 import contextlib
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from relay.core.lifecycle import Event, IllegalTransition, State
+from relay.core.lifecycle import LEASE, Event, IllegalTransition, State
 from relay.core.spooled import SpoolUnavailable, UnknownMessage
-from relay.spool import database, health, writer
+from relay.spool import database, health, reading, writer
 from relay.spool.sqlite import SqliteSpool
 from tests.spool.driven import small_disk
 from tests.spool.homes import SqliteHome
@@ -390,6 +391,32 @@ async def test_a_claim_that_is_cancelled_comes_back_at_the_latest_with_the_end(s
 
     assert not any(entry.maybe_twice for entry in (await sqlite.spool.page()).entries)
     assert len((await sqlite.spool.claim(10)).claims) == 3
+
+
+async def test_a_claim_that_takes_longer_than_its_lease_to_be_read_is_not_lost(
+    sqlite: SqliteHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else it would be claimed once more, and sent by both."""
+    begun, go_on = threading.Event(), threading.Event()
+    load_each = reading.load_each
+
+    def slowly(*arguments: Any, **named: Any) -> Any:
+        begun.set()
+        go_on.wait(10)
+        return load_each(*arguments, **named)
+
+    monkeypatch.setattr(reading, "load_each", slowly)
+    await sqlite.spool.put(deposit("Q1"))
+    claiming = asyncio.ensure_future(sqlite.spool.claim(10))
+    await asyncio.to_thread(begun.wait, 10)
+    sqlite.clock.advance(LEASE + 1)
+    reclaimed = await sqlite.spool.reclaim(())
+    go_on.set()
+    (claim,) = (await claiming).claims
+
+    assert reclaimed == []
+    assert claim.message.queue_id == "Q1"
+    assert await sqlite.spool.reclaim(()) == ["Q1"]  # whose claim it was does not know of it
 
 
 @pytest.mark.parametrize("late", [False, True])
