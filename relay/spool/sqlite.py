@@ -271,6 +271,7 @@ class SqliteSpool:
         damaged: list[Damaged] = []
         queue_ids = {queue_id for _, queue_id in taken.messages}
         self._loading |= queue_ids
+        self._unused -= queue_ids  # whose leases were over
         try:
             loaded = await self._load([row for row, _ in taken.messages], now)
             for found, (_, queue_id) in zip(loaded, taken.messages, strict=True):
@@ -311,13 +312,11 @@ class SqliteSpool:
 
     async def _put_back(self, queue_ids: set[str]) -> None:
         """Give claims back now, or, where that is impossible, as soon as it is possible."""
-        self._unused |= queue_ids
-        unused = tuple(self._unused)
+        unused, self._unused = self._unused | queue_ids, set()  # once: they may be claimed again at any moment
         try:
             await self.give_back(unused)
         except SpoolUnavailable:
-            return
-        self._unused.difference_update(unused)
+            self._unused |= unused
 
     async def record(self, queue_id: str, record: Record) -> None:
         await self._writer.join(

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
@@ -12,7 +14,7 @@ import pytest
 
 from relay.core.lifecycle import LEASE, Event, IllegalTransition, State
 from relay.core.spooled import SpoolUnavailable, UnknownMessage
-from relay.spool import database, health, reading, writer
+from relay.spool import claims, database, health, reading, writer
 from relay.spool.sqlite import SqliteSpool
 from tests.spool.driven import small_disk
 from tests.spool.homes import SqliteHome
@@ -391,6 +393,34 @@ async def test_a_claim_that_is_cancelled_comes_back_at_the_latest_with_the_end(s
 
     assert not any(entry.maybe_twice for entry in (await sqlite.spool.page()).entries)
     assert len((await sqlite.spool.claim(10)).claims) == 3
+
+
+async def test_what_could_not_be_given_back_in_time_is_given_back_no_more(
+    sqlite: SqliteHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease was over, and somebody else is attempting it now."""
+
+    def fails(*_: Any, **named: Any) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    await sqlite.spool.put(deposit("Q1"))
+    with monkeypatch.context() as broken:
+        broken.setattr(reading, "load_each", fails)
+        broken.setattr(claims, "give_back", fails)
+        with pytest.raises(SpoolUnavailable):
+            await sqlite.spool.claim(10)
+    sqlite.clock.advance(LEASE + 1)
+    assert await sqlite.spool.reclaim(()) == ["Q1"]
+    assert len((await sqlite.spool.claim(10)).claims) == 1
+
+    await sqlite.spool.put(deposit("Q2"))
+    with monkeypatch.context() as broken:
+        broken.setattr(reading, "load_each", fails)
+        with pytest.raises(SpoolUnavailable):
+            await sqlite.spool.claim(10)
+
+    entries = (await sqlite.spool.page()).entries
+    assert [(entry.queue_id, entry.state) for entry in entries] == [("Q1", State.ACTIVE), ("Q2", State.QUEUED)]
 
 
 async def test_a_claim_that_takes_longer_than_its_lease_to_be_read_is_not_lost(
