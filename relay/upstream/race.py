@@ -6,7 +6,7 @@ that is under way has failed. Attempts run beside each other where slots allow, 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -21,7 +21,7 @@ SILENT: Final = Failure(Phase.BANNER, FailureKind.TIMEOUT, "silent")
 _LATE: Final = Failure(Phase.BANNER, FailureKind.DEADLINE, "silent, and the application waits no longer")
 
 T = TypeVar("T")
-Attempt = Callable[[Candidate, Callable[[], None]], Awaitable[T]]
+Attempt = Callable[[Candidate, Callable[[], None]], Coroutine[Any, Any, T]]
 
 
 class Slots(Protocol):
@@ -117,7 +117,7 @@ class Race(Generic[T]):
                 await _cancel([oldest])
         candidate = self._waiting.pop(0)
         attempt = self._attempt(candidate, partial(self._connected.add, candidate))
-        self._running[self._loop.create_task(_run(attempt))] = candidate
+        self._running[self._loop.create_task(attempt)] = candidate
         self._next_dial = self._first_dial.setdefault(port, now) + self._fallback_after
         if port in over:
             self._next_dial = now + ADDRESS_DELAY
@@ -142,14 +142,10 @@ class Race(Generic[T]):
 
 
 async def _cancel(tasks: "Collection[asyncio.Task[T]]") -> None:
+    """End them; what they came to in their last moment does not matter."""
     for task in tasks:
         task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
-
-
-async def _run(attempt: Awaitable[T]) -> T:
-    return await attempt
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def summary(failures: Sequence[tuple[Endpoint, Fact]]) -> Fact:
