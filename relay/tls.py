@@ -29,7 +29,13 @@ def serve_tls(
         ssl_handshake_timeout=handshake_seconds,
         ssl_shutdown_timeout=close_seconds,
     )
-    return _rest(taking_over, taking_over.send(None))
+    return _secured(_rest(taking_over, taking_over.send(None)))
+
+
+async def _secured(taken_over: Awaitable[asyncio.Transport | None]) -> asyncio.Transport | None:
+    """The transport, if there is TLS on it: of a connection that ended before TLS had begun, uvloop gives one too."""
+    transport = await taken_over
+    return None if transport is None or transport.get_extra_info("ssl_object") is None else transport
 
 
 @types.coroutine

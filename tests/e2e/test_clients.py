@@ -256,6 +256,19 @@ async def test_a_client_that_never_begins_its_handshake_is_counted(tmp_path):
     assert refused.startswith(b"421 4.7.0 more than 1 connections from 127.0.0.1")
 
 
+async def test_who_looks_whether_an_implicit_tls_port_is_open_takes_no_connection(tmp_path):
+    """As load balancers do, day and night: they connect, and are gone before TLS has begun."""
+    tls = starttls(tmp_path) | {"mode": "implicit"}
+    async with (
+        sandbox_with(tmp_path / "ca") as sandbox,
+        relay_to(sandbox, listeners=[{"address": "127.0.0.1:0", "tls": tls}]) as relay,
+    ):
+        for _ in range(40):
+            await talk(port_of(relay), b"", half_close=True)
+            socket.create_connection(("127.0.0.1", port_of(relay))).close()
+        await until(lambda: not relay._connections.sessions)
+
+
 async def test_too_many_connections_from_one_client(tmp_path):
     """One more than allowed is told to come later; when one goes there is room again."""
     async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox, limits={"connections_per_client": 1}) as relay:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 
 import pytest
@@ -72,6 +73,16 @@ async def test_a_handshake_that_fails_is_an_error(contexts):
         with pytest.raises(ssl.SSLError):
             await handshake
         writer.close()
+
+
+async def test_a_client_that_goes_at_once_leaves_no_transport(contexts):
+    """Its end is there before TLS has begun; many times, as it may come a little later too, and is an error then."""
+    async with listening(contexts[0]) as (port, begun):
+        for _ in range(40):
+            socket.create_connection(("127.0.0.1", port)).close()
+            handshake = await begun.get()
+            with contextlib.suppress(ConnectionError):
+                assert await handshake is None
 
 
 async def test_who_waits_for_it_may_be_stopped(contexts):
