@@ -28,7 +28,10 @@ _LITERAL = re.compile(r"\[(?:IPv6:)?[0-9A-Fa-f.:]+\]", re.IGNORECASE)
 
 
 class Conversation:
-    """One session as its commands see it. `plain_auth` says whether AUTH may be used before TLS on this connection."""
+    """One session as its commands see it. `plain_auth` says whether AUTH may be used before TLS on this connection.
+
+    `leaving`: no more mail is taken in it, because the relay is shutting down.
+    """
 
     __slots__ = (
         "_needs_login",
@@ -36,6 +39,7 @@ class Conversation:
         "_settings",
         "extended",
         "helo",
+        "leaving",
         "login",
         "protocol",
         "tls",
@@ -46,6 +50,7 @@ class Conversation:
         self._settings = settings
         self._plain_auth = plain_auth
         self._needs_login = settings.auth in _NEED_LOGIN
+        self.leaving = False
         self.tls = False
         self.extended = False
         self.helo = ""
@@ -118,6 +123,9 @@ class Conversation:
         return None
 
     def mail(self, argument: str) -> Reply:
+        """421 means that the session ends."""
+        if self.leaving:
+            return reply.SHUTTING_DOWN
         if not self.helo:
             return reply.HELLO_FIRST
         if self._needs_login and self.login is None:

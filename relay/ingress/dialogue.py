@@ -198,8 +198,8 @@ class Dialogue:
                 self._close_with(verb, reply.TLS_PIPELINED)
                 return
             self._step = BeginTls()
-        elif answer is reply.BYE:
-            self.quit = True
+        elif answer is reply.BYE or answer is reply.SHUTTING_DOWN:
+            self.quit = answer is reply.BYE
             self._close_with(verb, answer)
             return
         self._say(verb, answer)

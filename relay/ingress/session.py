@@ -64,7 +64,6 @@ class SmtpSession(SMTP):
         self._reading_paused = False
         self._writing_paused = False
         self._draining = False
-        self._may_finish = False
         self._answered = False
         self._gone = False
 
@@ -143,8 +142,9 @@ class SmtpSession(SMTP):
         else may have been answered just before, with the QUIT on its way.
         """
         self._draining = True
-        self._may_finish = not self._dialogue.messages or self._dialogue.client.transaction.open
-        self._answered |= not self._may_finish
+        client = self._dialogue.client
+        client.leaving = self._answered or (self._dialogue.messages > 0 and not client.transaction.open)
+        self._answered |= client.leaving
         if not (self._busy or self._gone):
             self._work()
 
@@ -199,8 +199,7 @@ class SmtpSession(SMTP):
         answered. Then it is left a moment for its QUIT: some take a 421 in its place for the failure of the message.
         """
         dialogue = self._dialogue
-        self._may_finish &= not self._answered
-        if not (dialogue.closed or dialogue.reader is not None or self._answered or self._may_finish):
+        if dialogue.client.leaving and not (dialogue.closed or self._answered):
             self._end(reply.SHUTTING_DOWN, "shutdown")
 
     def _hang_up(self) -> None:
@@ -218,6 +217,7 @@ class SmtpSession(SMTP):
         match step:
             case TakeMessage():
                 self._answered = True
+                self._dialogue.client.leaving = self._draining
                 return errands.take(step, self._service, self._caller, self._dialogue)
             case Authenticate():
                 return errands.log_in(step, self._service, self._caller, self._dialogue)

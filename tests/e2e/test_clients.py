@@ -360,6 +360,22 @@ async def test_who_has_come_before_the_shutdown_may_bring_a_message(tmp_path, sa
     assert len(sandbox.accepted) == 1
 
 
+async def test_what_was_pipelined_behind_a_message_is_not_taken_at_shutdown(tmp_path):
+    """The message in hand is answered, and the next one's MAIL with 421: a client that sends on and on would keep the
+    relay until the drain is given up, with a message delivered and not answered.
+    """
+    slow = ENVELOPE.replace(b"b@example.net", b"slow-dot-300ms@example.net") + MESSAGE
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        talking = asyncio.create_task(talk(port_of(relay), slow + (ENVELOPE + MESSAGE) * 3))
+        await until(lambda: bool(relay._connections.tasks))
+        await relay.stop()
+        heard = (await talking).splitlines()
+
+    assert sum(line.startswith(b"250 2.0.0 OK ") for line in heard) == 1
+    assert heard[-1].startswith(b"421 4.3.2 ")
+    assert len(sandbox.accepted) == 1
+
+
 async def test_who_is_silent_at_shutdown_is_told_soon(tmp_path):
     """Nobody waits long for a client that says nothing, nor for it to close: it may keep its connection for ever."""
     async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
