@@ -14,7 +14,6 @@ commands do not admit is aborted and never used again.
 """
 
 import asyncio
-import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -78,6 +77,7 @@ class Session(asyncio.Protocol):
         self._reader = ReplyReader()
         self._out: list[bytes] = []
         self._expected: deque[Job] = deque()  # whose reply comes next; one entry for each
+        self._unsaid = 0  # of them, the last ones: what they answer is still in `_out`
         self._floor: Job | None = None
         self._next: deque[Job] = deque()
         self._outflow = Outflow(transport)
@@ -88,9 +88,6 @@ class Session(asyncio.Protocol):
         self._head_since = 0.0
         self._timer: asyncio.Handle | None = None
         self._timer_due = NEVER
-
-    def __repr__(self) -> str:
-        return f"<Session {self.login} on {self.endpoint}, {self.messages} messages>"
 
     # -- what the pool asks -------------------------------------------------------------------------------------------
 
@@ -154,18 +151,19 @@ class Session(asyncio.Protocol):
         if not self._expected:
             self._head_since = self._loop.time()
         self._expected.extend([job] * replies)
+        self._unsaid += replies
 
     def _flush(self) -> None:
         if self._out and not self._broken:
             self._transport.write(b"".join(self._out))
         self._out.clear()
+        self._unsaid = 0
 
     def _send_content(self, job: Job) -> None:
         """The content and the final dot: small content at once, large content at the pace the peer takes it."""
         chunks = stuffed(job.content, eight_bit_ok=self._features.eight_bit)
         try:
-            first = next(chunks, b"")
-            second = next(chunks, None)
+            first, second = next(chunks, b""), next(chunks, None)
         except OSError as error:
             self._unreadable(job, error)
             return
@@ -234,7 +232,7 @@ class Session(asyncio.Protocol):
         self._go_on()
 
     def _hear(self, reply: Reply) -> None:
-        if not self._expected:
+        if len(self._expected) == self._unsaid:
             self._unasked(reply)
             return
         job = self._expected.popleft()
@@ -270,14 +268,18 @@ class Session(asyncio.Protocol):
                 self._break(FailureKind.LOST, "connection given up")
 
     def _unasked(self, reply: Reply) -> None:
-        """A reply to nothing: while content is sent it is the answer to that content, else a farewell."""
-        if self._goodbye is not None:
+        """A reply to nothing that has left: a refusal is the answer to content that is on its way, else a farewell."""
+        if self._goodbye is not None and not self._expected:
             if not self._goodbye.done():
                 self._goodbye.set_result(None)
             return
-        if self._floor is not None:
-            self._floor.transaction.fail(Answer(Phase.DATA, reply))
-        self._break(FailureKind.LOST, f"unasked for: {reply}")
+        job = self._expected[0] if self._expected else self._floor
+        confused = job is not None and reply.positive
+        if confused:
+            self._on_misbehaviour()
+        elif job is not None and (job.dot_sent or job.stream is not None):
+            job.transaction.fail(Answer(Phase.DATA, reply))
+        self._break(FailureKind.PROTOCOL if confused else FailureKind.LOST, f"unasked for: {reply}")
 
     def connection_lost(self, error: Exception | None) -> None:
         self._break(FailureKind.LOST, "connection reset" if error else "connection closed")
@@ -333,8 +335,7 @@ class Session(asyncio.Protocol):
         if floor is not None and head is not floor and head is not None and now < self._head_since + limit:
             # Somebody's dot is being thought about. Who waits behind it goes elsewhere: nothing of it was accepted.
             text = "another message on the connection takes long"
-            late = now >= floor.deadline
-            kind = FailureKind.DEADLINE if late else FailureKind.LOST
+            kind = FailureKind.DEADLINE if now >= floor.deadline else FailureKind.LOST
             floor.end(Failure(floor.transaction.phase, kind, text))
             for job in self._next:
                 job.end(Failure(Phase.MAIL, FailureKind.LOST, text))
@@ -360,11 +361,12 @@ class Session(asyncio.Protocol):
             return
         self._broken = True
         jobs = [*self._expected, *([self._floor] if self._floor is not None else []), *self._next]
+        unsaid = jobs[len(self._expected) - self._unsaid :]
         self._expected.clear()
         self._next.clear()
         self._floor = None
         for job in jobs:
-            phase = Phase.DOT if job.dot_sent else job.transaction.phase
+            phase = Phase.DOT if job.dot_sent and job not in unsaid else job.transaction.phase
             job.end(Failure(phase, kind if job is jobs[0] else FailureKind.LOST, f"{detail} at {phase.value.upper()}"))
         self._outflow.stop()
         self._out.clear()
@@ -391,7 +393,5 @@ class Session(asyncio.Protocol):
             self._part()
             self._flush()
         if self._goodbye is not None and not self._broken:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(QUIT_SECONDS):
-                    await self._goodbye
+            await asyncio.wait([self._goodbye], timeout=QUIT_SECONDS)
         self.abort()

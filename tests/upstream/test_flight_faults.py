@@ -241,6 +241,24 @@ async def test_an_endpoint_that_is_confused_is_told_of(number, word):
 
 
 @pytest.mark.parametrize(
+    ("number", "octets", "options"),
+    [
+        (2, b"354 go\r\n250 2.0.0 OK\r\n", {}),
+        (2, b"354 go\r\n250 2.0.0 OK\r\n", {"messages": 1}),
+        (0, b"250 2.1.0 ok\r\n250 2.1.5 ok\r\n", {"pipelining": False}),
+    ],
+)
+async def test_what_is_answered_before_it_has_been_said_is_not_answered(number, octets, options):
+    """The reply to a dot, or a command, that has not left: nothing was accepted, and the endpoint is told of."""
+    mail = ONE[:1]
+    both, outcomes = await fly(Plan({number: Twist(octets, takes=True)}), mail, **options)
+
+    assert isinstance(outcomes[0][0], Deferred)
+    assert b".\r\n" not in both.peer.heard
+    assert both.confused == [None]
+
+
+@pytest.mark.parametrize(
     ("plan", "mails"),
     [
         pytest.param(
