@@ -37,7 +37,7 @@ READ_AHEAD: Final = 128 * 1024  # octets a client may send while it owes us pati
 LINGER: Final = 1024 * 1024  # octets that a client may still send when we have hung up
 STALL_SECONDS: Final = 10.0  # design, section 4 "Line ends"
 CLOSE_SECONDS: Final = 10.0  # for the last reply to leave, and for TLS to shut down
-QUIT_SECONDS: Final = 1.0  # for a client's QUIT when the relay is shutting down
+QUIT_SECONDS: Final = 1.0  # for a client's QUIT, its close or its handshake when the relay is shutting down
 HANDSHAKE_SECONDS: Final = 30.0
 MEMORY_SECONDS: Final = 30.0  # for other messages to go; clients wait three minutes (RFC 5321 §4.5.3.2.5)
 
@@ -59,6 +59,7 @@ class SmtpSession(SMTP):
         self._pace = Pace(service.command_timeout)
         self._received = 0
         self._busy = False
+        self._securing = False  # the TLS handshake is under way
         self._eof = False
         self._linger_until = 0  # octets received in all
         self._reading_paused = False
@@ -147,6 +148,8 @@ class SmtpSession(SMTP):
         self._answered |= client.leaving
         if not (self._busy or self._gone):
             self._work()
+        elif self._securing:
+            self._timer.give(QUIT_SECONDS)
 
     def abort(self) -> None:
         """The time to drain is over."""
@@ -267,7 +270,7 @@ class SmtpSession(SMTP):
 
     def _begin_tls(self) -> Awaitable[None]:
         assert self._service.tls is not None
-        self._reading_paused = True  # the ClientHello is for TLS to read
+        self._securing = self._reading_paused = True  # the ClientHello is for TLS to read
         handshake = serve_tls(
             self._wire, self, self._service.tls, handshake_seconds=HANDSHAKE_SECONDS, close_seconds=CLOSE_SECONDS
         )
@@ -286,7 +289,7 @@ class SmtpSession(SMTP):
             self._caller.reason = "closed during the TLS handshake"
             self.connection_lost(None)
             return
-        self._reading_paused = False
+        self._securing = self._reading_paused = False
         self._wire = secured
         self._caller.upgraded(secured.get_extra_info("ssl_object").version())
         self._dialogue.upgraded()
@@ -310,7 +313,7 @@ class SmtpSession(SMTP):
 
     def _expired(self) -> None:
         dialogue = self._dialogue
-        if dialogue.closed or self._writing_paused:
+        if dialogue.closed or self._writing_paused or self._securing:
             self._wire.abort()
         elif dialogue.starved:
             dialogue.do_without_memory()

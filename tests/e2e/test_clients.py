@@ -420,6 +420,31 @@ async def test_who_was_answered_just_before_the_shutdown_may_still_quit(tmp_path
     assert len(sandbox.accepted) == 1
 
 
+@pytest.mark.parametrize("door", ["plain", "smtps", "smtps, silent"])
+async def test_who_does_not_hear_that_the_relay_stops_holds_nobody_up(tmp_path, door):
+    """A connection that an application keeps for its next message, or that never begins TLS: nobody closes its end."""
+    listeners = [
+        {"name": "smtps", "address": "127.0.0.1:0", "tls": starttls(tmp_path) | {"mode": "implicit"}},
+        {"name": "plain", "address": "127.0.0.1:0"},
+    ]
+
+    def connect(port: int) -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", port), timeout=20)
+        if door == "smtps":
+            client = ssl._create_unverified_context().wrap_socket(client)
+        if door != "smtps, silent":
+            client.sendall(ENVELOPE + MESSAGE)
+        return client
+
+    async with sandbox_with(tmp_path / "ca") as sandbox, relay_to(sandbox, listeners=listeners) as relay:
+        with await asyncio.to_thread(connect, port_of(relay, door.split(",")[0])):
+            await (until(lambda: bool(relay._connections.tasks)) if "silent" in door else sandbox.wait_for(1))
+            began = asyncio.get_running_loop().time()
+            await relay.stop()
+
+    assert asyncio.get_running_loop().time() - began < 3 * session_module.QUIT_SECONDS
+
+
 async def test_what_does_not_end_in_time_is_given_up_at_shutdown(tmp_path):
     """The drain has a limit; a message in hand that outlasts it gets no 250."""
     async with sandbox_with(tmp_path) as sandbox:
