@@ -110,8 +110,7 @@ class SmtpSession(SMTP):
     def eof_received(self) -> bool:
         """A half-close: what was sent before it still counts, and on plain TCP its answer can still be given."""
         self._eof = True
-        if not self._busy:
-            self._work()
+        self._work()
         return not self._dialogue.client.tls
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -131,8 +130,7 @@ class SmtpSession(SMTP):
 
     def resume_writing(self) -> None:
         self._writing_paused = False
-        if not self._busy:
-            self._work()
+        self._work()
 
     # -- the listener's side ------------------------------------------------------------------------------------------
 
@@ -146,10 +144,9 @@ class SmtpSession(SMTP):
         client = self._dialogue.client
         client.leaving = self._answered or (self._dialogue.messages > 0 and not client.transaction.open)
         self._answered |= client.leaving
-        if not (self._busy or self._gone):
-            self._work()
-        elif self._securing:
+        if self._securing:
             self._timer.give(QUIT_SECONDS)
+        self._work()
 
     def abort(self) -> None:
         """The time to drain is over."""
@@ -160,9 +157,9 @@ class SmtpSession(SMTP):
     # -- work ---------------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        """Let the dialogue go on as far as it can, and see to what it needs."""
+        """Let the dialogue go on as far as it can, and see to what it needs. While a step takes its time it cannot."""
         dialogue = self._dialogue
-        if self._gone or self._writing_paused:
+        if self._busy or self._gone or self._writing_paused:
             return
         if self._reading_paused:
             self._reading_paused = False

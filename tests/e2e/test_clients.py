@@ -306,6 +306,20 @@ async def test_a_flood_behind_a_message_in_hand_waits(tmp_path):
     assert [len(one.content) > 1_000_000 for one in sandbox.accepted] == [False, True, True]
 
 
+async def test_nothing_is_answered_before_the_message_in_hand(tmp_path):
+    """Who waited for memory, and could go on sooner for another reason, is told that there is some when it is busy."""
+    slow = ENVELOPE.replace(b"b@example.net", b"slow-dot-300ms@example.net") + MESSAGE
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        talking = asyncio.create_task(talk(port_of(relay), slow + b"NOOP\r\nQUIT\r\n"))
+        await until(lambda: bool(relay._connections.tasks))
+        for session in relay._connections.sessions:
+            session._work_soon()
+        heard = (await talking).splitlines()
+
+    assert [line[:9] for line in heard[-3:]] == [b"250 2.0.0", b"250 2.0.0", b"221 2.0.0"]
+    assert b"250 2.0.0 OK " in heard[-3]
+
+
 async def test_a_client_that_never_reads_is_given_up(tmp_path):
     """Its replies fill what the network takes; then its commands wait, and at last it is hung up on."""
     async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox, limits={"command_timeout": "500ms"}) as relay:
