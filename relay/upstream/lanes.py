@@ -124,6 +124,7 @@ class Lane:
             busy=len(busy),
             ripe=sum(held.carried >= TURN for held in busy),
             leaving=len(self.held) - idle - len(busy) + self.parting,
+            parting=self.parting,
             dialling=len(self.dials),
             proven=self.proven,
             may_dial=may_dial,

@@ -29,10 +29,10 @@ class Demand:
     `waiting` messages have no connection, and no place on one, `fresh` of them want a new one; `queued` are on a
     connection behind another message. Of its connections `idle` carry nothing and `busy` go on being used, and `ripe`
     ones of these have had their turn; `worn` is how many in use are near their end and have no idle one to take their
-    place; `leaving` ones take no more. `proven`: the last one dialled has been let in. `may_dial`: its target takes one
-    more connection now; `full`: it has the `allowed` ones that it takes at all. `arrival`: the how-many-th message of
-    all that have waited is the first of those that do; `idle_since`: when the session that has rested longest began to;
-    `quiet`: seconds since it had anything to send.
+    place; `leaving` ones take no more, and `parting` ones of these have carried all and are being closed. `proven`: the
+    last one dialled has been let in. `may_dial`: its target takes one more connection now; `full`: it has the `allowed`
+    ones that it takes at all. `arrival`: the how-many-th message of all that have waited is the first of those that do;
+    `idle_since`: when the session that has rested longest began to; `quiet`: seconds since it had anything to send.
     """
 
     login: Login
@@ -44,6 +44,7 @@ class Demand:
     busy: int = 0
     ripe: int = 0
     leaving: int = 0
+    parting: int = 0
     dialling: int = 0
     proven: bool = False
     may_dial: bool = True
@@ -82,8 +83,11 @@ def decide(demands: Sequence[Demand], taken: int, limit: int) -> tuple[Step, Log
                 return Step.DIAL, demand.login
     for poor in wanting:
         if poor.waiting and (taken >= limit or poor.full):
-            if poor.fresh and not (poor.dialling or poor.leaving) and (poor.idle or poor.busy):
-                return Step.CLOSE_IDLE if poor.idle else Step.RETIRE, poor.login  # one of its own for a new one
+            if poor.fresh and not poor.dialling:  # one of its own for a new one
+                if poor.idle and not poor.parting:
+                    return Step.CLOSE_IDLE, poor.login
+                if poor.busy and not (poor.idle or poor.leaving):
+                    return Step.RETIRE, poor.login
             rivals = demands if taken >= limit else [one for one in demands if one.login.target == poor.login.target]
             given = _give_up(poor, rivals, shares)
             if given is not None:

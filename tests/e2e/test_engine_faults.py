@@ -19,7 +19,8 @@ import pytest
 from relay.app import Relay
 from relay.core.lifecycle import Fate, State
 from relay.core.spooled import Entry
-from tests.support.ledger import settled
+from tests.support.client import send
+from tests.support.ledger import settled, until
 from tests.support.running import port_of, relay_to, sandbox_with
 
 CLIENTS = 3
@@ -331,3 +332,22 @@ async def test_every_kind_of_trouble_beside_good_mail(tmp_path, connections):
 
     assert tally[Fate.PENDING] > 0
     assert tally["twice"] > 0
+
+
+async def test_who_was_put_behind_a_slow_dot_goes_elsewhere(tmp_path, monkeypatch):
+    """Also where all connections there may be are open, and one of them is busy for long: an idle one makes way."""
+    monkeypatch.setattr("relay.upstream.session.BEHIND_SECONDS", 0.1)
+    async with (
+        sandbox_with(tmp_path / "tls") as sandbox,
+        relay_to(sandbox, upstream={"connections": 2}, drain_timeout="0.1s") as relay,
+    ):
+        port = port_of(relay)
+        await send(port, "warm@example.net")
+        slow = asyncio.create_task(send(port, "slow-dot-60000ms@example.net"))
+        await until(lambda: any(held.load for held in relay._pool._holders.values()))
+        async with asyncio.timeout(10):
+            answers = [await send(port, f"{name}@example.net") for name in ("behind", "beside", "after")]
+
+    await asyncio.gather(slow, return_exceptions=True)  # the relay has gone before it was answered
+
+    assert {code for code, _ in answers} == {250}

@@ -39,6 +39,8 @@ A, B, C = login("A"), login("B"), login("C", "other")
         ([Demand(A, waiting=1, fresh=1, idle=1, busy=1)], 2, (Step.CLOSE_IDLE, A)),  # one of its own for a new one
         ([Demand(A, waiting=1, fresh=1, busy=2)], 2, (Step.RETIRE, A)),
         ([Demand(A, waiting=1, fresh=1, busy=1, leaving=1)], 2, None),
+        ([Demand(A, waiting=1, fresh=1, idle=1, leaving=1)], 2, (Step.CLOSE_IDLE, A)),  # that may take ten minutes
+        ([Demand(A, waiting=1, fresh=1, idle=1, leaving=1, parting=1)], 2, None),  # and that a moment
         ([Demand(A, waiting=1, fresh=1, idle=1, may_dial=False, full=True)], 1, (Step.CLOSE_IDLE, A)),
         ([Demand(A, waiting=1, may_dial=False)], 0, None),
         ([Demand(A, waiting=1, may_dial=False), Demand(B, idle=1, busy=1)], 1, None),  # its time to dial will come
