@@ -7,11 +7,10 @@ people search for to the other's, large content to threads of its own. The file 
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 import structlog
 
@@ -38,6 +37,7 @@ from relay.spool.background import Background
 from relay.spool.clock import SpoolClock
 from relay.spool.content import ContentStore, Draft
 from relay.spool.database import unusable
+from relay.spool.files import ContentFiles
 from relay.spool.health import Health
 from relay.spool.lock import SpoolLock
 from relay.spool.reader import Reader
@@ -49,9 +49,6 @@ log = structlog.get_logger()
 
 SCHEME: Final = "sqlite:"
 SWEEP: Final = 500  # messages in one go of what is done now and then
-_WRITERS: Final = 16  # threads for large content: the disk syncs many files at the cost of a few
-
-T = TypeVar("T")
 
 
 def path_of(url: str) -> Path:
@@ -75,7 +72,7 @@ class SqliteSpool:
         self._doomed: set[str] = set()  # files whose rows could not be committed
         self._clock = _prepare(path, clock)
         self._writer = Writer(path, self._database_heard)
-        self._files = ThreadPoolExecutor(_WRITERS, "spool-content")
+        self._files = ContentFiles(store, self._background)
         # Two readers: no search of a person makes the mail wait.
         self._reader = Reader(path, "spool-reader")
         self._archive = Reader(path, "spool-archive")
@@ -124,7 +121,7 @@ class SqliteSpool:
             log.warning(events.QUEUE_RECLAIMED, queue_id=queue_id)
         names = await asyncio.to_thread(self._store.names)
         states = await self._reader.run(lambda connection: rows.known(connection, names))
-        self._discard([name for name in names if states.get(name) in ENDED])
+        self._files.discard([name for name in names if states.get(name) in ENDED])
         for name in names:
             if name not in states:
                 target = self._store.quarantine(name)
@@ -147,13 +144,15 @@ class SqliteSpool:
         """Whatever the log still held is in the database now: files that have no row will never have one."""
         doomed, self._doomed = self._doomed, set()
         with contextlib.suppress(SpoolUnavailable):  # they are orphans then, to be found at the next start
-            self._discard(doomed - (await self._reader.run(lambda connection: rows.known(connection, doomed))).keys())
+            self._files.discard(
+                doomed - (await self._reader.run(lambda connection: rows.known(connection, doomed))).keys()
+            )
 
     async def _probe(self) -> None:
         """Write something small to the database and to the disk."""
         now = self._now()
         probes = (
-            self._in_thread(self._store.probe),
+            self._files.probe(),
             self._writer.run(lambda connection: claims.renew(connection, (), now)),
         )
         file, _ = await asyncio.gather(*probes, return_exceptions=True)
@@ -180,7 +179,7 @@ class SqliteSpool:
         await self._reader.close()
         await self._archive.close()
         await self._writer.close()
-        await asyncio.to_thread(self._files.shutdown)
+        await self._files.close()
         self._lock.close()
 
     # -- deliveries ---------------------------------------------------------------------------------------------------
@@ -196,7 +195,10 @@ class SqliteSpool:
         if not rows.in_a_file(deposit):
             await self._writer.join(rows.insert, Arrival(deposit, rows.inline(deposit), now))
             return
-        crc = await self._put_file(deposit)
+        try:
+            crc = await self._files.keep(deposit.message)
+        except OSError as error:
+            raise self._content_failed(error) from error
         # With the file whole, the rest needs nothing of the depositor's any more.
         storing = self._background.begin(self._put_row(deposit, Stored(None, crc), now))
         await asyncio.wait([storing])
@@ -212,24 +214,6 @@ class SqliteSpool:
             _ = self._content_failed(error)
             return None
 
-    async def _put_file(self, deposit: Deposit) -> int:
-        """Make the body of a message its file; the checksum."""
-        message = deposit.message
-        try:
-            keeping = self._store.keeping(message.queue_id, message.content.header, message.content.body)
-        except OSError as error:
-            raise self._content_failed(error) from error
-        job = self._background.begin(self._in_thread(keeping))
-        try:
-            await asyncio.wait([job])
-        except asyncio.CancelledError:
-            job.add_done_callback(lambda _: self._discard(() if job.exception() else [message.queue_id]))
-            raise
-        try:
-            return job.result()
-        except OSError as error:
-            raise self._content_failed(error) from error
-
     def _content_failed(self, error: OSError) -> SpoolUnavailable:
         """What an error of a content file means for who stores a message; the probe finds out when it is over."""
         unavailable = unavailable_by(error)
@@ -243,7 +227,7 @@ class SqliteSpool:
             await self._writer.join(rows.insert, Arrival(deposit, stored, now))
         except SpoolUnavailable as error:
             if error.full or self._health.problem is None:
-                self._discard([queue_id])
+                self._files.discard([queue_id])
             else:
                 # A commit that could not be synced may stand in the log all the same, and a crash would bring it back.
                 self._doomed.add(queue_id)
@@ -301,7 +285,7 @@ class SqliteSpool:
     async def _quarantine(self, queue_id: str, reason: str) -> Damaged:
         """Put aside what is left of a message that cannot be read, and hold it."""
         with contextlib.suppress(OSError):  # there is no file, or it cannot be moved: then it stays where it is
-            reason += f"; what is left of it: {await self._in_thread(partial(self._store.quarantine, queue_id))}"
+            reason += f"; what is left of it: {await self._files.quarantine(queue_id)}"
         await self.hold(queue_id, reason)
         return Damaged(queue_id, reason)
 
@@ -322,14 +306,14 @@ class SqliteSpool:
         await self._writer.join(
             rows.record,
             Report(queue_id, record, self._now()),
-            then=lambda gone: self._discard([queue_id] if gone else ()),
+            then=lambda gone: self._files.discard([queue_id] if gone else ()),
         )
 
     async def hold(self, queue_id: str, reason: str) -> None:
         now = self._now()
         await self._writer.run(
             lambda connection: claims.hold(connection, queue_id, reason, now),
-            then=lambda gone: self._discard([queue_id] if gone else ()),
+            then=lambda gone: self._files.discard([queue_id] if gone else ()),
         )
 
     async def give_back(self, queue_ids: Collection[str]) -> None:
@@ -355,7 +339,7 @@ class SqliteSpool:
         now = self._clock.now()
         gone = await self._writer.run(
             lambda connection: rows.purge(connection, now - failed_for, now - ended_for, SWEEP),
-            then=lambda gone: self._discard(gone.files),
+            then=lambda gone: self._files.discard(gone.files),
         )
         return gone.messages
 
@@ -386,23 +370,12 @@ class SqliteSpool:
         now = self._now()
         state, _ = await self._writer.run(
             lambda connection: commands.act(connection, queue_id, event, assignment, now),
-            then=lambda outcome: self._discard([queue_id] if outcome[1] else ()),
+            then=lambda outcome: self._files.discard([queue_id] if outcome[1] else ()),
         )
         return state
 
-    # -- the threads --------------------------------------------------------------------------------------------------
-
-    def _discard(self, queue_ids: Collection[str]) -> None:
-        """Remove files in the background, if there are any; one that stays is found at the next start."""
-        for queue_id in queue_ids:
-            with contextlib.suppress(RuntimeError):  # the threads have gone already
-                self._files.submit(self._store.remove, queue_id)
-
     def _discard_lost(self, lost: claims.Lost) -> None:
-        self._discard(lost.files)
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._files, work)
+        self._files.discard(lost.files)
 
 
 _MEND: Final = "Stop the relay and mend the file with sqlite3's .recover"
