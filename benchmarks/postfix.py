@@ -68,6 +68,7 @@ def command(*, reuse: bool) -> Callable[[Place], list[str]]:
                 "relayhost": f"[{place.upstream_host}]:{place.upstream_port}",
                 "smtp_sasl_auth_enable": "yes",
                 "smtp_sasl_password_maps": "static:SMTP_Injection:secret",
+                "smtp_sasl_security_options": "noanonymous",
                 "smtp_tls_security_level": "secure",
                 "smtp_tls_secure_cert_match": "localhost",
                 "smtp_tls_CAfile": str(place.ca_file),
@@ -106,7 +107,6 @@ def prepare(directory: Path, log: Path, services: str, settings: Mapping[str, st
         "alias_maps": "",
         "alias_database": "",
         "smtp_host_lookup": "native",
-        "smtp_sasl_security_options": "noanonymous",
     }
     (configuration / "main.cf").write_text(
         "".join(f"{name} = {value}\n" for name, value in {**common, **settings}.items())

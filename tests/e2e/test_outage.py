@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-import structlog
 
 from relay.app import SystemClock
 from relay.core.lifecycle import State
@@ -60,8 +59,6 @@ async def send_many(port: int, numbers: range) -> None:
 def quiet():
     """A log that would fill memory is no part of what is measured."""
     events.configure(form="json", level="error", addresses="plain")
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.mark.timeout(180)

@@ -55,6 +55,7 @@ def _configure(job: Job) -> Path:
             "inet_interfaces": "loopback-only",
             "relayhost": f"[{first.host}]:{first.port}",
             "sender_dependent_default_transport_maps": f"texthash:{senders}",
+            "smtp_sasl_security_options": "noanonymous",
             "smtp_tls_CAfile": first.ca_file,
         },
     )

@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import structlog
@@ -15,7 +15,7 @@ Lines = Callable[[], list[dict[str, object]]]
 
 
 @pytest.fixture
-def logged() -> Iterator[Callable[..., Lines]]:
+def logged() -> Callable[..., Lines]:
     """Configures the log; what it gives reads the lines written since."""
 
     def configure(**settings: str) -> Lines:
@@ -23,8 +23,7 @@ def logged() -> Iterator[Callable[..., Lines]]:
         events.configure(**{"form": "json", "level": "info", "addresses": "plain", **settings}, stream=stream)
         return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
-    yield configure
-    structlog.reset_defaults()
+    return configure
 
 
 def test_a_line_tells_the_event_its_level_and_when(logged):
