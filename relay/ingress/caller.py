@@ -28,7 +28,7 @@ _OLD_TLS: Final = frozenset({"TLSv1", "TLSv1.1"})
 
 
 class Caller:
-    """One client of one listener, from its connection to its end; `reason` is why that came.
+    """One client of one listener, from its connection to its end; `reason` is why that came, where it is known.
 
     `name` is what is logged and counted: the address, or on a Unix socket, where `address` is None, the user id.
     """
@@ -40,7 +40,7 @@ class Caller:
         if uid is None:
             self.address, self.name = known_as(peername[0])
         self.uid = uid
-        self.reason = "closed by the client"
+        self.reason: str | None = None
         self._service = service
         self._client = Client(service.listener, self.address, uid)
         self._passthrough: Login | None = None
@@ -101,12 +101,14 @@ class Caller:
     def opened(self) -> None:
         log.info(events.LINK_OPEN, session=self.id, listener=self._service.listener, peer=self.name)
 
-    def closed(self, messages: int, *, lost: bool) -> None:
+    def closed(self, messages: int, farewell: Reply | None, *, lost: bool) -> None:
+        """It is over, after so many messages; `farewell` is what it was told last, if that was the end."""
+        reason = self.reason or (str(farewell) if farewell is not None and not farewell.positive else None)
         log.info(
             events.LINK_CLOSE,
             session=self.id,
             listener=self._service.listener,
-            reason="connection lost" if lost else self.reason,
+            reason=reason or ("connection lost" if lost else "closed by the client"),
             messages=messages,
         )
 

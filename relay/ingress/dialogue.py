@@ -41,6 +41,7 @@ class Dialogue:
         "_step",
         "client",
         "closed",
+        "farewell",
         "lines",
         "messages",
         "out",
@@ -64,6 +65,7 @@ class Dialogue:
         self.messages = 0  # that were accepted
         self.starved = False
         self.closed = False
+        self.farewell: Reply | None = None  # what we have ended it with
         self.quit = False  # by the client's wish
 
     # -- what the outside calls ---------------------------------------------------------------------------------------
@@ -269,6 +271,7 @@ class Dialogue:
             return
         self.out += answer.wire()
         self._observer.replied(verb, answer)
+        self.farewell = answer
         self.abandon()
 
     def _report_tolerances(self, kinds: set[Tolerance]) -> None:

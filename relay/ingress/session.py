@@ -121,7 +121,7 @@ class SmtpSession(SMTP):
         self._dialogue.abandon()
         self._ahead.release()
         self._service.forget(self)
-        self._caller.closed(self._dialogue.messages, lost=error is not None)
+        self._caller.closed(self._dialogue.messages, self._dialogue.farewell, lost=error is not None)
 
     def pause_writing(self) -> None:
         """The client does not read what it is answered: it is not read from either."""

@@ -155,13 +155,16 @@ async def test_content_that_flows_is_never_cut(tmp_path):
     ids=["errors", "idle commands", "transactions without mail", "recipients"],
 )
 async def test_a_client_that_brings_no_mail_is_hung_up_on(tmp_path, monkeypatch, octets, end, limit):
-    """However politely it speaks."""
+    """However politely it speaks; and the log says that it was we who hung up, and why."""
     monkeypatch.setattr(patience_module, "MAX_REFUSED_RECIPIENTS", 500)
-    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
-        heard = await talk(port_of(relay), octets)
-        code, _ = await send(port_of(relay))
+    with capture_logs() as logged:
+        async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+            heard = await talk(port_of(relay), octets)
+            code, _ = await send(port_of(relay))
+    reasons = [event["reason"] for event in logged if event["event"] == "link.close"]
 
     assert last_line(heard).startswith(end)
+    assert reasons == [last_line(heard), "closed by the client"]
     assert met(relay)[limit] == 1
     assert code == 250
 
