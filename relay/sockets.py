@@ -174,12 +174,15 @@ def peer_uid(sock: _Connected) -> int:
     return int(uid)
 
 
-def acknowledged(sock: _Connected) -> int:
+def acknowledged(sock: _Connected | None) -> int:
     """How many octets the other end of a TCP connection has acknowledged so far (TCP_INFO, tcp(7)).
 
-    0 where the system does not count them: Linux does, since 4.2.
+    0 of a connection that is closed, and where the system does not count them: Linux does, since 4.2.
     """
-    if not hasattr(socket, "TCP_INFO"):
+    if sock is None or not hasattr(socket, "TCP_INFO"):
         return 0
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 8)
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 8)
+    except (OSError, ValueError):  # the latter is what uvloop's sockets raise when they are closed
+        return 0
     return int(struct.unpack_from("=Q", info, _BYTES_ACKED)[0]) if len(info) == _BYTES_ACKED + 8 else 0

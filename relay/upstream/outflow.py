@@ -62,5 +62,5 @@ class Outflow:
                 async with asyncio.timeout(seconds):
                     await self._writable.wait()
             except TimeoutError:
-                if acknowledged(sock) == taken:
+                if not self._writable.is_set() and acknowledged(sock) == taken:
                     raise

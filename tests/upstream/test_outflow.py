@@ -20,6 +20,8 @@ class Pausing(asyncio.Protocol):
     outflow: Outflow
 
     def connection_made(self, transport):
+        self.transport = transport
+        self.lost = asyncio.Event()
         transport.set_write_buffer_limits(high=262_144, low=16_384)
         self.outflow = Outflow(transport)
 
@@ -28,6 +30,9 @@ class Pausing(asyncio.Protocol):
 
     def resume_writing(self):
         self.outflow.resume()
+
+    def connection_lost(self, error):
+        self.lost.set()
 
 
 @contextlib.asynccontextmanager
@@ -104,3 +109,26 @@ async def test_what_was_acknowledged_is_counted():
             near.recv(1)
 
         assert acknowledged(near) - before == 1000
+
+
+async def test_a_connection_that_is_closed_has_acknowledged_nothing():
+    """Whatever stands for its socket then: with TLS there is none, and uvloop's has no number any more."""
+    async with pair() as (protocol, _):
+        sock = protocol.transport.get_extra_info("socket")
+        protocol.transport.abort()
+        await protocol.lost.wait()
+        plain = socket.socket()
+        plain.close()
+
+        assert [acknowledged(one) for one in (sock, plain, None)] == [0, 0, 0]
+
+
+async def test_a_connection_that_ends_as_the_time_is_over_did_not_stand_still():
+    """Both in one turn of the loop."""
+    async with pair() as (protocol, _):
+        protocol.outflow.pause()
+        pouring = asyncio.create_task(protocol.outflow.pour(b"first", iter(PIECES), 0))
+        await asyncio.sleep(0)
+        protocol.outflow.stop()
+
+        assert await pouring is None
