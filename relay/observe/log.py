@@ -5,12 +5,13 @@ sentence. Secrets are masked by their type before anything is rendered; addresse
 `log.addresses` says.
 """
 
+import contextlib
 import hashlib
 import logging
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, TextIO
+from typing import Final, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -110,6 +111,23 @@ def hashed(address: str) -> str:
 _ADDRESS_STYLES: Final[Mapping[str, Callable[[str], str] | None]] = {"plain": None, "masked": masked, "hashed": hashed}
 
 
+class _Expendable:
+    """Where the log is written to. What cannot be written, on a full disk or to a reader that has gone, is lost: mail
+    is not, and a message that SparkPost has taken is not refused because nobody can be told.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
 def configure(*, form: str, level: str, addresses: str, stream: TextIO = sys.stderr, for_good: bool = False) -> None:
     """Set up logging for the process.
 
@@ -122,7 +140,7 @@ def configure(*, form: str, level: str, addresses: str, stream: TextIO = sys.std
     structlog.configure(
         processors=[] if form == "json" else _for_a_terminal(restyle),
         wrapper_class=from_level(level, restyle) if form == "json" else structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Expendable(stream))),
         cache_logger_on_first_use=for_good,
     )
     # aiosmtpd logs every connection and every command on "mail.log", credentials included at debug level; the relay's

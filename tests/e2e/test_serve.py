@@ -109,6 +109,20 @@ async def test_the_message_in_hand_is_answered_before_the_end(tmp_path):
     assert len(sandbox.accepted) == 1
 
 
+async def test_nobody_reads_the_log_any_more(tmp_path):
+    """What SparkPost takes is answered all the same, and the relay stops when it is told to."""
+    port = free_port()
+    async with sandbox_with(tmp_path / "tls") as sandbox:
+        program = await Program.start("serve", "--config", str(write_config(tmp_path, sandbox, port)))
+        await program.until("relay.started")
+        program.process._transport.get_pipe_transport(2).close()
+        code, _ = await send(port)
+        program.process.terminate()
+        await program.end()
+
+    assert (code, len(sandbox.accepted)) == (250, 1)
+
+
 async def test_the_environment_suffices(tmp_path):
     """A key and an address, no file at all: it starts, listens and says where."""
     port = free_port()

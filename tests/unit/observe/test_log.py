@@ -1,7 +1,9 @@
 """The log as JSON lines: what is said of an event, and that the line is one whatever is in it."""
 
+import errno
 import io
 import json
+import os
 import re
 from collections.abc import Callable
 
@@ -109,3 +111,37 @@ def test_addresses_are_shown_in_the_style_that_was_asked_for(logged, style, show
 
     [line] = lines()
     assert (line["reverse_path"], line["recipients"], line["peer"]) == (shown, [shown], "john@example.com")
+
+
+class Trouble(io.StringIO):
+    """A stream on a disk that is full, at times."""
+
+    full = False
+
+    def write(self, text):
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(text)
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_log_that_cannot_be_written_harms_nobody(form):
+    """What is said then is lost, and the log goes on when it can."""
+    stream = Trouble()
+    events.configure(form=form, level="info", addresses="plain", stream=stream)
+    log = structlog.get_logger()
+    stream.full = True
+    log.info(events.LINK_OPEN)
+    stream.full = False
+    log.info(events.LINK_CLOSE)
+
+    assert [name for name in (events.LINK_OPEN, events.LINK_CLOSE) if name in stream.getvalue()] == [events.LINK_CLOSE]
+
+
+def test_a_log_that_nobody_reads_any_more_harms_nobody():
+    """Its pipe is broken."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb", buffering=0) as raw, io.TextIOWrapper(raw, write_through=True) as stream:
+        events.configure(form="json", level="info", addresses="plain", stream=stream)
+        structlog.get_logger().info(events.LINK_OPEN)
