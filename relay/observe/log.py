@@ -5,13 +5,13 @@ sentence. Secrets are masked by their type before anything is rendered; addresse
 `log.addresses` says.
 """
 
-import contextlib
 import hashlib
 import logging
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, TextIO, cast
+from threading import Lock
+from typing import Final, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -52,6 +52,7 @@ RELAY_STARTED: Final = "relay.started"
 RELAY_STOPPING: Final = "relay.stopping"
 RELAY_STOPPED: Final = "relay.stopped"
 ADMIN_UNAVAILABLE: Final = "admin.unavailable"
+LOG_INTERRUPTED: Final = "log.interrupted"
 INTERNAL_ERROR: Final = "internal.error"
 
 EVENTS: Final[Mapping[str, str]] = {
@@ -89,6 +90,7 @@ EVENTS: Final[Mapping[str, str]] = {
     RELAY_STOPPING: "a signal to stop has come; messages in flight are finished first",
     RELAY_STOPPED: "the last message is done and all connections are closed",
     ADMIN_UNAVAILABLE: "the admin server is not where it would be by default, and why; mail is not affected",
+    LOG_INTERRUPTED: "so many lines of the log could not be written, and are lost or late; mail is not affected",
     INTERNAL_ERROR: "a defect of the relay; the client was told 451 and nothing of the cause",
 }
 
@@ -111,21 +113,29 @@ def hashed(address: str) -> str:
 _ADDRESS_STYLES: Final[Mapping[str, Callable[[str], str] | None]] = {"plain": None, "masked": masked, "hashed": hashed}
 
 
-class _Expendable:
-    """Where the log is written to. What cannot be written, on a full disk or to a reader that has gone, is lost: mail
-    is not, and a message that SparkPost has taken is not refused because nobody can be told.
+class _Writer:
+    """Writes lines, from any thread. What cannot be written, on a full disk or to a reader that has gone, is given up:
+    mail is not, and a message that SparkPost has taken is not refused because nobody can be told.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._lock = Lock()
+        self._missed = 0
 
-    def write(self, text: str) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
+    def msg(self, line: str) -> None:
+        with self._lock:
+            try:
+                self._stream.write(f"{line}\n")
+                self._stream.flush()
+            except OSError:
+                self._missed += 1
+                return
+            missed, self._missed = self._missed, 0
+        if missed:
+            structlog.get_logger().warning(LOG_INTERRUPTED, lines=missed)
 
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.flush()
+    debug = info = warning = error = exception = msg  # for structlog, a logger has its levels
 
 
 def configure(*, form: str, level: str, addresses: str, stream: TextIO = sys.stderr, for_good: bool = False) -> None:
@@ -137,10 +147,11 @@ def configure(*, form: str, level: str, addresses: str, stream: TextIO = sys.std
     if form == "auto":
         form = "console" if stream.isatty() else "json"
     restyle = partial(_restyle_addresses, _ADDRESS_STYLES[addresses])
+    writer = _Writer(stream)
     structlog.configure(
         processors=[] if form == "json" else _for_a_terminal(restyle),
         wrapper_class=from_level(level, restyle) if form == "json" else structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Expendable(stream))),
+        logger_factory=lambda *_: writer,
         cache_logger_on_first_use=for_good,
     )
     # aiosmtpd logs every connection and every command on "mail.log", credentials included at debug level; the relay's

@@ -126,16 +126,20 @@ class Trouble(io.StringIO):
 
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_a_log_that_cannot_be_written_harms_nobody(form):
-    """What is said then is lost, and the log goes on when it can."""
+    """What is said then is lost; the log goes on when it can, and says how much is missing."""
     stream = Trouble()
     events.configure(form=form, level="info", addresses="plain", stream=stream)
     log = structlog.get_logger()
     stream.full = True
     log.info(events.LINK_OPEN)
+    log.info(events.LINK_AUTH)
     stream.full = False
     log.info(events.LINK_CLOSE)
+    log.info(events.LINK_CLOSE)
+    written = re.sub(r"\x1b\[\d+m", "", stream.getvalue())
 
-    assert [name for name in (events.LINK_OPEN, events.LINK_CLOSE) if name in stream.getvalue()] == [events.LINK_CLOSE]
+    assert re.findall(r"link\.\w+|log\.\w+", written) == [events.LINK_CLOSE, events.LOG_INTERRUPTED, events.LINK_CLOSE]
+    assert re.search(r'lines"?[=:]2\b', written)
 
 
 def test_a_log_that_nobody_reads_any_more_harms_nobody():
