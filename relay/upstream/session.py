@@ -167,6 +167,9 @@ class Session(asyncio.Protocol):
         except OSError as error:
             self._unreadable(job, error)
             return
+        except Exception:
+            self._defect()
+            return
         if second is None:
             self._send_dot(job, first)
         else:
@@ -205,12 +208,16 @@ class Session(asyncio.Protocol):
         except OSError as error:
             self._unreadable(job, error)
         except Exception:
-            log.exception(events.INTERNAL_ERROR)
-            self._break(FailureKind.LOST, "aborted")
+            self._defect()
         else:
             if last is not None:
                 self._send_dot(job, last)
                 self._go_on()
+
+    def _defect(self) -> None:
+        """Of ours, in what the content goes through; the place is in the log."""
+        log.exception(events.INTERNAL_ERROR)
+        self._break(FailureKind.LOST, "aborted")
 
     def _unreadable(self, job: Job, error: OSError) -> None:
         text = f"the content cannot be read: {error.strerror}"

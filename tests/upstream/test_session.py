@@ -7,6 +7,7 @@ from itertools import groupby
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from relay.core.envelope import Address, Envelope, Recipient, ReversePath
 from relay.core.login import Endpoint, Login, Target
@@ -306,6 +307,26 @@ async def test_time_too_short_to_be_measured_is_short_and_no_more():
         facts = [(await attempt)[0] for attempt in attempts]
 
     assert [(type(fact), fact.phase) for fact in facts] == [(Failure, Phase.MAIL)] * 2
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 10])
+async def test_a_defect_in_the_midst_of_content_ends_the_attempt(pieces):
+    """Nobody waits for it for ever: the place is logged, and nothing of the message can have been accepted."""
+
+    class Defective(Octets):
+        def chunks(self):
+            yield from [self.octets] * pieces
+            raise RuntimeError("a defect")
+
+    message = Content(b"", Defective(b"y" * 65_536), 80, False)
+    with capture_logs() as logged:
+        async with session_with(OK + OK + GO) as (session, heard), asyncio.timeout(5):
+            facts = await session.transact(ENVELOPE, TO[:1], message, Effort(5), patience=5)
+
+            assert not session.usable
+            assert not heard.endswith(b"\r\n.\r\n")
+    assert (facts[0].phase, facts[0].kind) == (Phase.DATA, FailureKind.LOST)
+    assert [event["event"] for event in logged] == ["internal.error"]
 
 
 async def test_a_cancelled_transaction_never_leaves_a_usable_session():
