@@ -18,6 +18,10 @@ OFFERED: Final = 1.2
 """Where messages wait: how many come, as a multiple of what the connections can carry at one round trip each."""
 
 BURST: Final = 400
+NEARBY: Final = 40.0
+"""Milliseconds of round trip: up to that, a burst is of so many more that it lasts seconds as well."""
+
+NEARBY_BURST: Final = 1000
 
 LONE_MESSAGES: Final = 12
 LONE_DISTANCE: Final = 8
@@ -96,7 +100,7 @@ def waiting(rtt_ms: float) -> Workload:
 
 def burst(rtt_ms: float) -> Workload:
     """A night's invoices: a few hundred messages at once, to the last one's arrival."""
-    return Workload(2_000, clients=10, rtt_ms=rtt_ms, burst=BURST)
+    return Workload(2_000, clients=10, rtt_ms=rtt_ms, burst=NEARBY_BURST if rtt_ms <= NEARBY else BURST)
 
 
 def lone(rtt_ms: float) -> Workload:

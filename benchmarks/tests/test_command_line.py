@@ -19,7 +19,7 @@ def test_quick_is_short_but_whole() -> None:
         "2 kB, 10 clients, a new connection per message",
         "2 kB, messages waiting, 20 ms round trip",
         "2 kB, messages waiting, 80 ms round trip",
-        "2 kB, 400 messages at once, 20 ms round trip",
+        "2 kB, 1000 messages at once, 20 ms round trip",
         "2 kB, 400 messages at once, 80 ms round trip",
         "2 kB, a lone message now and then, 20 ms round trip",
     ]
