@@ -20,11 +20,16 @@ def lifetime(messages: int, connections: int, left: Collection[int]) -> int:
     room for that, it is as far from the next as can be, and carries half at least.
     """
     apart = max(1, messages // (4 * connections))
-
-    def merit(end: int) -> tuple[int, int]:
-        return min([apart, *(abs(end - other) for other in left)]), end
-
-    return max(range(messages - messages // 2, messages + 1), key=merit)
+    best, distance = messages, -1
+    for end in range(messages, messages - messages // 2 - 1, -1):
+        nearest = apart
+        for other in left:
+            nearest = min(nearest, abs(end - other))
+        if nearest > distance:
+            best, distance = end, nearest
+        if distance == apart:
+            break
+    return best
 
 
 def near_end(messages: int) -> int:
