@@ -91,7 +91,8 @@ class Claim(NamedTuple):
 
     @property
     def recipients(self) -> tuple[Recipient, ...]:
-        return tuple(self.message.envelope.recipients[number] for number in self.pending)
+        recipients = self.message.envelope.recipients
+        return tuple([recipients[number] for number in self.pending])
 
 
 @dataclass(frozen=True, slots=True)

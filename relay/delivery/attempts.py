@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -22,6 +23,8 @@ from relay.delivery.turns import Turns
 from relay.observe import log as events
 
 log = structlog.get_logger()
+
+What = TypeVar("What")
 
 PATIENCE: Final = 60.0  # seconds for the content to begin to leave: nobody waits at the other end
 RECORD_RETRY_FIRST, RECORD_RETRY_LONGEST = 0.5, 10.0  # seconds
@@ -90,7 +93,7 @@ class Attempts:
 
     def _add(self, claim: Claim, permit: Permit) -> _Flight:
         queue_id = claim.message.queue_id
-        permit.under(lambda: self._may_send(queue_id))
+        permit.under(partial(self._may_send, queue_id))
         flight = self._flights[queue_id] = _Flight(claim, permit, self._clock.monotonic() + LEASE)
         return flight
 
@@ -104,7 +107,7 @@ class Attempts:
 
     def _fly(self, flight: _Flight, work: Coroutine[Any, Any, bool]) -> None:
         flight.task = asyncio.get_running_loop().create_task(work)
-        flight.task.add_done_callback(lambda task: self._landed(flight, task))
+        flight.task.add_done_callback(partial(self._landed, flight))
 
     def _landed(self, flight: _Flight, task: asyncio.Task[bool]) -> None:
         message = flight.claim.message
@@ -127,20 +130,18 @@ class Attempts:
         return flight is not None and flight.until - self._clock.monotonic() >= LEASE_MARGIN
 
     async def _attempt(self, claim: Claim, permit: Permit) -> bool:
+        message = claim.message
         try:
-            return await self._make(claim, permit)
+            bearer = self._resolver.resolve(claim.assignment)
+            if isinstance(bearer, str):
+                log.error(events.QUEUE_HELD, queue_id=message.queue_id, reason=bearer)
+                await self._insist(self._spool.hold, message.queue_id, bearer)
+                return False
+            report = await self._courier.deliver(message, claim.recipients, bearer, Effort(PATIENCE, permit=permit))
+            return await self._write(claim, report)
         finally:
             self._started -= 1
             self._begin_next()
-
-    async def _make(self, claim: Claim, permit: Permit) -> bool:
-        bearer = self._resolver.resolve(claim.assignment)
-        if isinstance(bearer, str):
-            log.error(events.QUEUE_HELD, queue_id=claim.message.queue_id, reason=bearer)
-            await self._insist(lambda: self._spool.hold(claim.message.queue_id, bearer))
-            return False
-        report = await self._courier.deliver(claim.message, claim.recipients, bearer, Effort(PATIENCE, permit=permit))
-        return await self._write(claim, report)
 
     async def _see_through(self, claim: Claim, running: RunningAttempt) -> bool:
         return await self._write(claim, await running.report)
@@ -148,16 +149,16 @@ class Attempts:
     async def _write(self, claim: Claim, report: AttemptReport) -> bool:
         """Record an attempt; whether there is to be another, or a notice of it to be sent."""
         record = self._bookkeeper.record(claim, report)
-        await self._insist(lambda: self._spool.record(claim.message.queue_id, record))
+        await self._insist(self._spool.record, claim.message.queue_id, record)
         self._bookkeeper.tell(claim, record.settlement)
         return record.settlement.event is Event.DEFER or record.notice is not None
 
-    async def _insist(self, write: Callable[[], Awaitable[None]]) -> None:
-        """Write, and try again until it is written."""
+    async def _insist(self, write: Callable[[str, What], Awaitable[None]], queue_id: str, what: What) -> None:
+        """Write something about a message, and try again until it is written."""
         wait = RECORD_RETRY_FIRST
         while True:
             try:
-                await write()
+                await write(queue_id, what)
             except SpoolUnavailable:
                 await self._clock.sleep(wait)
                 wait = min(wait * 2, RECORD_RETRY_LONGEST)

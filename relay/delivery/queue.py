@@ -53,7 +53,7 @@ class DeliveryQueue:
         self._fresh = Attempts(spool, courier, resolver, bookkeeper, clock, self._capacity, self._fresh_ended)
         self._window = Window(connections, octets=min(OCTETS, memory // 2))
         self._full = False  # the worker would claim more, and had no room
-        self._lanes: frozenset[Lane] = frozenset()
+        self._lanes: set[Lane] = set()
         self._notes: set[asyncio.Task[None]] = set()
         self._draining = False
         self._claims_no_more = asyncio.Event()
@@ -78,7 +78,7 @@ class DeliveryQueue:
     ) -> None:
         claim, size = self._claim(message, bearer), message.content.size
         lane = Lane.of(bearer.assignment)
-        self._lanes |= {lane}
+        self._lanes.add(lane)
         if attempt is not None:
             await self._spool.put(self._deposit(message, bearer, claimed=True))
             self._window.enter(lane, size)

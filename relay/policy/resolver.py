@@ -37,15 +37,16 @@ class PolicyResolver:
         return self._terms.get(identity, self._usual)
 
     def resolve(self, assignment: Assignment) -> Bearer | str:
+        login = self._credentials.login_of(assignment.credential, assignment.subaccount)
+        if login is not None and self._identities.yields(assignment) == assignment:
+            return Bearer(assignment, login, self.terms_of(assignment.identity))
         yielded = self.renew(assignment)
         if isinstance(yielded, str):
             return yielded
-        if yielded != assignment:
-            return (
-                f"identity {assignment.identity} sends as {_named(yielded)} now, and this message was accepted for"
-                f" {_named(assignment)}: queue release sends it under the new mapping"
-            )
-        return Bearer(assignment, self._credentials.login_for(assignment), self.terms_of(assignment.identity))
+        return (
+            f"identity {assignment.identity} sends as {_named(yielded)} now, and this message was accepted for"
+            f" {_named(assignment)}: queue release sends it under the new mapping"
+        )
 
     def renew(self, assignment: Assignment) -> Assignment | str:
         yielded = self._identities.yields(assignment)
