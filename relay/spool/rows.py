@@ -31,18 +31,12 @@ class Now(NamedTuple):
     wall: float
 
 
-class Stored(NamedTuple):
-    """The content of a deposit as its row holds it; `body` is None where it is in a file, or not kept at all."""
-
-    body: bytes | None
-    crc: int
-
-
 class Arrival(NamedTuple):
-    """A message to be stored, at a moment."""
+    """A message to be stored, at a moment. `body` is None where it is in a file; `crc` is that of all the content."""
 
     deposit: Deposit
-    stored: Stored
+    body: bytes | None
+    crc: int
     now: Now
 
 
@@ -77,18 +71,18 @@ def in_a_file(deposit: Deposit) -> bool:
     return not deposit.ended and deposit.message.content.body.size > INLINE_LIMIT
 
 
-def inline(deposit: Deposit) -> Stored:
-    """A copy of a small body: whoever deposits it may be cancelled, and close it, before the row is written."""
+def inline(deposit: Deposit, now: Now) -> Arrival:
+    """With a copy of its small body: whoever deposits it may be cancelled, and close it, before the row is written."""
     content = deposit.message.content
     body = b"" if deposit.ended else b"".join(content.body.chunks())
-    return Stored(body, zlib.crc32(body, zlib.crc32(content.header)))
+    return Arrival(deposit, body, zlib.crc32(body, zlib.crc32(content.header)), now)
 
 
 def insert(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> list[None]:
     """Store messages, with what an attempt has already come to."""
     lanes: dict[tuple[str, int | None], int] = {}
     messages: list[Row] = []
-    for deposit, _, now in arrivals:
+    for deposit, _, _, now in arrivals:
         login = deposit.assignment.credential, deposit.assignment.subaccount
         if login not in lanes:
             lanes[login] = lane_row(connection, Lane(*login))
@@ -105,15 +99,15 @@ def insert(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> list[
     reports: list[Report] = []
     found: dict[str, _Known] = {}
     # A message's row is the one after the last there is, so these follow one another.
-    for row, (deposit, stored, now) in enumerate(arrivals, last - len(arrivals) + 1):
+    for row, (deposit, body, crc, now) in enumerate(arrivals, last - len(arrivals) + 1):
         for number, recipient in enumerate(deposit.message.envelope.recipients):
             recipients.append((row, number, str(recipient), recipient.notify, recipient.orcpt))
         if deposit.record is not None:
             reports.append(Report(deposit.message.queue_id, deposit.record, now))
-            found[deposit.message.queue_id] = _Known(row, State.ACTIVE, None, 0, in_a_file=stored.body is None)
+            found[deposit.message.queue_id] = _Known(row, State.ACTIVE, None, 0, in_a_file=body is None)
         if not deposit.ended:
             content = deposit.message.content
-            contents.append((row, content.header, stored.body, content.body.size, stored.crc))
+            contents.append((row, content.header, body, content.body.size, crc))
     execute_together(connection, "INSERT INTO recipient (message, number, address, notify, orcpt) {values}", recipients)
     execute_together(connection, "INSERT INTO content (message, header, body, length, crc) {values}", contents)
     if reports:
@@ -155,36 +149,38 @@ def lane_row(connection: sqlite3.Connection, lane: Lane) -> int:
     return int(found[0])
 
 
-def record(connection: sqlite3.Connection, reports: Sequence[Report]) -> list[bool]:
-    """Write down what attempts came to; for each, True if that leaves a file of content that nobody needs."""
+def record(connection: sqlite3.Connection, reports: Sequence[Report]) -> list[Sequence[str]]:
+    """Write down what attempts came to; for each, the message whose file of content nobody needs any more, or none."""
     found = _found(connection, reports)
     if len(found) < len(reports):
         # Two about one message: what the first has changed is to be known when the second is judged.
-        return [file for report in reports for file in record(connection, [report])]
+        return [files for report in reports for files in record(connection, [report])]
     return _write_down(connection, reports, found)
 
 
-def _write_down(connection: sqlite3.Connection, reports: Sequence[Report], found: Mapping[str, _Known]) -> list[bool]:
+def _write_down(
+    connection: sqlite3.Connection, reports: Sequence[Report], found: Mapping[str, _Known]
+) -> list[Sequence[str]]:
     """The same for reports about messages of which it is known what they are, each a different one."""
     _settle_recipients(connection, reports, found)
     _note_attempts(connection, reports, found)
     _insert_notices(connection, reports)
     moves: list[Row] = []
     ended: list[Row] = []
-    files: list[bool] = []
+    unneeded: list[Sequence[str]] = []
     for queue_id, what, now in reports:
         known, settlement = found[queue_id], what.settlement
         event, reason = _meaning(connection, known, settlement)
         if event is None:
             connection.execute("UPDATE message SET tries = tries + 1 WHERE id = ?", (known.row,))
-            files.append(False)
+            unneeded.append(())
             continue
         state = after(known.state, event)
         if state is State.DELETED:
             _give_up_pending(connection, known.row, now)
         if state in ENDED:
             ended.append((known.row,))
-        files.append(known.in_a_file and state in ENDED)
+        unneeded.append([queue_id] if known.in_a_file and state in ENDED else ())
         moves.append(
             (
                 known.row,
@@ -204,7 +200,7 @@ def _write_down(connection: sqlite3.Connection, reports: Sequence[Report], found
         moves,
     )
     execute_together(connection, _DROP_CONTENT, ended)
-    return files
+    return unneeded
 
 
 def _found(connection: sqlite3.Connection, reports: Sequence[Report]) -> dict[str, _Known]:
@@ -278,7 +274,7 @@ def _note_attempts(connection: sqlite3.Connection, reports: Sequence[Report], fo
 def _insert_notices(connection: sqlite3.Connection, reports: Sequence[Report]) -> None:
     """The DSNs that are not there yet."""
     notices = [
-        Arrival(what.notice, inline(what.notice), now)
+        inline(what.notice, now)
         for _, what, now in reports
         if what.notice is not None and not _exists(connection, what.notice.message.queue_id)
     ]

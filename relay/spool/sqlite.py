@@ -42,7 +42,7 @@ from relay.spool.health import Health
 from relay.spool.lock import SpoolLock
 from relay.spool.reader import Reader
 from relay.spool.room import Room
-from relay.spool.rows import Arrival, Now, Report, Stored
+from relay.spool.rows import Arrival, Now, Report
 from relay.spool.writer import Writer, is_of_kind, unavailable_by
 
 log = structlog.get_logger()
@@ -171,7 +171,7 @@ class SqliteSpool:
             claims.give_back(connection, unused, now)
             claims.renew(connection, (), now)
 
-        leaving = asyncio.ensure_future(self._writer.run(leave))
+        leaving = self._writer.run(leave)
         await asyncio.wait([leaving])
         if isinstance(error := leaving.exception(), SpoolUnavailable):
             log.warning(events.SPOOL_DOWN, path=str(self.path), reason=str(error))
@@ -193,14 +193,14 @@ class SqliteSpool:
         self._writer.ask()
         now = self._now()
         if not rows.in_a_file(deposit):
-            await self._writer.join(rows.insert, Arrival(deposit, rows.inline(deposit), now))
+            await self._writer.join(rows.insert, rows.inline(deposit, now))
             return
         try:
             crc = await self._files.keep(deposit.message)
         except OSError as error:
             raise self._content_failed(error) from error
         # With the file whole, the rest needs nothing of the depositor's any more.
-        storing = self._background.begin(self._put_row(deposit, Stored(None, crc), now))
+        storing = self._background.begin(self._put_row(Arrival(deposit, None, crc, now)))
         await asyncio.wait([storing])
         storing.result()
 
@@ -220,11 +220,11 @@ class SqliteSpool:
         self._health.report("content", str(unavailable))
         return unavailable
 
-    async def _put_row(self, deposit: Deposit, stored: Stored, now: Now) -> None:
+    async def _put_row(self, arrival: Arrival) -> None:
         """Commit what belongs to a file."""
-        queue_id = deposit.message.queue_id
+        queue_id = arrival.deposit.message.queue_id
         try:
-            await self._writer.join(rows.insert, Arrival(deposit, stored, now))
+            await self._writer.join(rows.insert, arrival)
         except SpoolUnavailable as error:
             if error.full or self._health.problem is None:
                 self._files.discard([queue_id])
@@ -303,11 +303,7 @@ class SqliteSpool:
             self._unused |= unused
 
     async def record(self, queue_id: str, record: Record) -> None:
-        await self._writer.join(
-            rows.record,
-            Report(queue_id, record, self._now()),
-            then=lambda gone: self._files.discard([queue_id] if gone else ()),
-        )
+        await self._writer.join(rows.record, Report(queue_id, record, self._now()), then=self._files.discard)
 
     async def hold(self, queue_id: str, reason: str) -> None:
         now = self._now()

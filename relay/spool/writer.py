@@ -87,26 +87,27 @@ class Writer:
         if len(self._waiting) >= BACKLOG:
             raise SpoolUnavailable("the disk is slower than the mail that comes in")
 
-    async def run(self, operation: Operation[T], *, then: Callable[[T], None] | None = None) -> T:
+    def run(self, operation: Operation[T], *, then: Callable[[T], None] | None = None) -> "asyncio.Future[T]":
         """The operation's result, once it is on the disk. What was asked for before it is done before it.
 
-        Raises SpoolUnavailable, and then nothing was done, or what the operation raises. Whoever is cancelled meanwhile
-        does not stop it: it is done, `then` included, or not, as a whole.
+        The future raises SpoolUnavailable, and then nothing was done, or what the operation raises. To cancel it does
+        not stop the operation: that is done, `then` included, or not, as a whole.
         """
-        return await self.join(_alone, operation, then=then)
+        return self.join(_alone, operation, then=then)
 
-    async def join(self, batch: Batch[Item, T], item: Item, *, then: Callable[[T], None] | None = None) -> T:
+    def join(
+        self, batch: Batch[Item, T], item: Item, *, then: Callable[[T], None] | None = None
+    ) -> "asyncio.Future[T]":
         """The same for an item of a batch. Where a group has several kinds, they are done in the order in which each is
         first asked for.
         """
+        future: asyncio.Future[T] = self._loop.create_future()
         if self._closed:
-            raise SpoolUnavailable(CLOSED)
-        work = _Work(batch, item, then, self._loop.create_future())
-        self._waiting.append(work)
-        self._hand_over_soon()
-        # To cancel a future is nothing to the thread.
-        result: T = await work.future
-        return result
+            future.set_exception(SpoolUnavailable(CLOSED))
+        else:
+            self._waiting.append(_Work(batch, item, then, future))
+            self._hand_over_soon()
+        return future
 
     async def close(self) -> None:
         """Finish what waits, then close the database."""
