@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 _SPARSE: Final = 2048  # octets to a dot, on average, from which they are few
+_SMALL: Final = 4096  # octets of which each is looked at sooner than the dots are counted
 
 
 def splitter(line_end: bytes) -> Callable[[bytes], list[bytes]]:
@@ -16,6 +17,8 @@ def splitter(line_end: bytes) -> Callable[[bytes], list[bytes]]:
     split_at_many = re.compile(re.escape(line_end + b".")).split  # faster than the `split` of bytes
 
     def split(octets: bytes) -> list[bytes]:
+        if len(octets) < _SMALL:
+            return split_at_many(octets)
         pieces: list[bytes] = []
         start, dot = 0, -1
         for _ in range(len(octets) // _SPARSE + 1):

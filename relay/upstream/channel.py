@@ -19,9 +19,12 @@ _SMTP_API: Final = b"X-MSYS-API"
 
 
 @dataclass(slots=True)
-class _Account:
-    """What an attempt has come to so far, for its report."""
+class _Attempt:
+    """What is to be sent, and what it has come to so far, for the report."""
 
+    message: Message
+    login: Login
+    effort: Effort
     endpoint: str | None = None
     connect: float = 0.0
     transaction: float = 0.0
@@ -37,31 +40,32 @@ class SmtpChannel:
     async def send(
         self, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort
     ) -> AttemptReport:
-        account = _Account()
-        outcomes: list[Outcome | None] = [None] * len(recipients)
+        attempt = _Attempt(message, login, effort)
+        outcomes: dict[int, Outcome] = {}
         waiting: Sequence[int] = range(len(recipients))
         size = self._size(message, recipients, effort)
+        loop = asyncio.get_running_loop()
         while waiting:
-            group = waiting[:size]
-            facts = await self._transaction(message, [recipients[number] for number in group], login, effort, account)
-            found = list(map(classify, facts))
-            causes = [outcome.cause for outcome in found]
+            group, waiting = waiting[:size], waiting[size:]
+            facts = await self._transaction(attempt, [recipients[number] for number in group], loop.time())
             beyond: list[int] = []
-            if not effort.whole and 0 < causes.count(Cause.RECIPIENT_LIMIT) < len(causes):
+            broken = True
+            for number, fact in zip(group, facts, strict=True):
+                outcome = outcomes[number] = classify(fact)
+                if outcome.cause is Cause.RECIPIENT_LIMIT:
+                    beyond.append(number)
+                if isinstance(fact, Answer):
+                    broken = False
+            if beyond and len(beyond) < len(group) and not effort.whole:
                 # SparkPost takes so many at once and no more (452 4.5.3): the rest goes in the next transaction.
-                size = causes.index(Cause.RECIPIENT_LIMIT) or 1
-                beyond = [number for number, cause in zip(group, causes, strict=True) if cause is Cause.RECIPIENT_LIMIT]
-            for number, outcome in zip(group, found, strict=True):
-                outcomes[number] = outcome
-            waiting = [*beyond, *waiting[len(group) :]]
-            if isinstance(facts[0], Failure) and all(isinstance(fact, Failure) for fact in facts):
+                size = group.index(beyond[0]) or 1
+                waiting = [*beyond, *waiting]
+            if broken:
                 for number in waiting:
                     outcomes[number] = _untried(facts[0])
                 break
-        done = [outcome for outcome in outcomes if outcome is not None]
-        return AttemptReport(
-            tuple(zip(recipients, done, strict=True)), account.endpoint, account.connect, account.transaction
-        )
+        done = tuple([(recipient, outcomes[number]) for number, recipient in enumerate(recipients)])
+        return AttemptReport(done, attempt.endpoint, attempt.connect, attempt.transaction)
 
     def _size(self, message: Message, recipients: Sequence[Recipient], effort: Effort) -> int:
         """Recipients of one transaction.
@@ -74,49 +78,40 @@ class SmtpChannel:
         return 1 if has_field(message.content.header, _SMTP_API) else self._recipients_per_transaction
 
     async def _transaction(
-        self, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort, account: _Account
+        self, attempt: _Attempt, recipients: Sequence[Recipient], started: float, *, fresh: bool = False
     ) -> list[Fact]:
-        """One transaction, and one on a second session for those of whom nothing can have been accepted when the first
-        turned out to be dead: for all or none, if that is how it is to be.
+        """One transaction, and one on a second session (`fresh`) for those of whom nothing can have been accepted when
+        the first turned out to be dead: for all or none, if that is how it is to be.
         """
-        loop = asyncio.get_running_loop()
-        known: list[Fact | None] = [None] * len(recipients)
-        unknown: Sequence[int] = range(len(recipients))
-        started = loop.time()
-        fresh = False
-        while True:
-            asked = loop.time() if fresh else started
-            try:
-                session, reused = await self._pool.acquire(login, effort.patience - (asked - started), fresh=fresh)
-            except UpstreamFailure as failure:
-                account.connect += loop.time() - started
-                return [fact or failure.fact for fact in known]
-            connected = loop.time()
-            try:
-                facts = await session.transact(
-                    message.envelope,
-                    [recipients[number] for number in unknown],
-                    message.content,
-                    effort,
-                    patience=max(effort.patience - (connected - started), LEAST_PATIENCE),
-                )
-            except BaseException:
-                self._pool.release(session)
-                raise
-            self._pool.release(session, put_off=any(map(_put_off, facts)))
-            for number, fact in zip(unknown, facts, strict=True):
-                known[number] = fact
-            stale = list(map(_stale, facts)) if reused and not fresh else []
-            if any(stale) and (all(stale) or not effort.whole):
-                unknown = [number for number, again in zip(unknown, stale, strict=True) if again]
-                for number in unknown:
-                    known[number] = None
-                fresh = True
-                continue
-            account.endpoint = str(session.endpoint)
-            account.connect += connected - started
-            account.transaction += loop.time() - connected
-            return [fact for fact in known if fact is not None]
+        loop, message, effort = asyncio.get_running_loop(), attempt.message, attempt.effort
+        try:
+            patience = effort.patience - (loop.time() - started)
+            session, reused = await self._pool.acquire(attempt.login, patience, fresh=fresh)
+        except UpstreamFailure as failure:
+            attempt.connect += loop.time() - started
+            return [failure.fact] * len(recipients)
+        connected = loop.time()
+        try:
+            facts = await session.transact(
+                message.envelope,
+                recipients,
+                message.content,
+                effort,
+                patience=max(effort.patience - (connected - started), LEAST_PATIENCE),
+            )
+        except BaseException:
+            self._pool.release(session)
+            raise
+        self._pool.release(session, put_off=_put_off(facts))
+        if reused and not fresh and (stale := _stale(facts)) and (len(stale) == len(facts) or not effort.whole):
+            again = await self._transaction(attempt, [recipients[number] for number in stale], started, fresh=True)
+            for number, fact in zip(stale, again, strict=True):
+                facts[number] = fact
+        else:
+            attempt.endpoint = str(session.endpoint)
+            attempt.connect += connected - started
+            attempt.transaction += loop.time() - connected
+        return facts
 
 
 def _untried(fact: Fact) -> Outcome:
@@ -126,17 +121,27 @@ def _untried(fact: Fact) -> Outcome:
     return classify(fact)
 
 
-def _put_off(fact: Fact) -> bool:
-    """A 4yz that is about nobody's recipient and nobody's plan: SparkPost has enough to do."""
-    return isinstance(fact, Answer) and fact.reply.transient and classify(fact).scope is Scope.MESSAGE
+def _put_off(facts: Sequence[Fact]) -> bool:
+    """Was there a 4yz that is about nobody's recipient and nobody's plan? Then SparkPost has enough to do."""
+    for fact in facts:
+        if isinstance(fact, Answer) and fact.reply.transient and classify(fact).scope is Scope.MESSAGE:
+            return True
+    return False
 
 
-def _stale(fact: Fact) -> bool:
-    """Did a session that had been idle turn out to be dead, before anything of the message can have been accepted?
+def _stale(facts: Sequence[Fact]) -> list[int]:
+    """For whom did a session that had been idle turn out to be dead, before anything of the message can have been
+    accepted?
 
     It closed, or said 421, before the dot's octets were handed over: SparkPost drops idle sessions, and ends them after
     their hundredth message.
     """
-    if isinstance(fact, Failure):
-        return fact.kind is FailureKind.LOST and fact.phase is not Phase.DOT
-    return fact.reply.code == 421 and fact.phase is Phase.MAIL
+    stale: list[int] = []
+    for number, fact in enumerate(facts):
+        if isinstance(fact, Failure):
+            dead = fact.kind is FailureKind.LOST and fact.phase is not Phase.DOT
+        else:
+            dead = fact.reply.code == 421 and fact.phase is Phase.MAIL
+        if dead:
+            stale.append(number)
+    return stale

@@ -33,5 +33,5 @@ class Job:
 
     def end(self, fact: Fact) -> None:
         """It ends here, and that is all there is to say to whom nothing has been said yet."""
-        self.transaction.fail(fact)
+        self.transaction.conclude(fact)
         self.finish()

@@ -154,7 +154,9 @@ class Session(asyncio.Protocol):
         self._unsaid += replies
 
     def _flush(self) -> None:
-        if self._out and not self._broken:
+        if not self._out:
+            return
+        if not self._broken:
             self._transport.write(b"".join(self._out))
         self._out.clear()
         self._unsaid = 0
@@ -179,7 +181,7 @@ class Session(asyncio.Protocol):
         """The last of the content with the dot behind it; the floor is free then."""
         if not job.effort.permit.ask():
             text = "the claim on the message ran out before the final dot"
-            job.transaction.fail(Failure(Phase.DATA, FailureKind.LEASE, text))
+            job.transaction.conclude(Failure(Phase.DATA, FailureKind.LEASE, text))
             self._break(FailureKind.LOST, "aborted")
             return
         self._out.append(octets + b".\r\n")
@@ -203,7 +205,7 @@ class Session(asyncio.Protocol):
             last = await self._outflow.pour(first, rest, seconds)
         except TimeoutError:
             text = f"the content stood still for {seconds:g} s"
-            job.transaction.fail(Failure(Phase.DATA, FailureKind.TIMEOUT, text))
+            job.transaction.conclude(Failure(Phase.DATA, FailureKind.TIMEOUT, text))
             self._break(FailureKind.TIMEOUT, text)
         except OSError as error:
             self._unreadable(job, error)
@@ -221,7 +223,7 @@ class Session(asyncio.Protocol):
 
     def _unreadable(self, job: Job, error: OSError) -> None:
         text = f"the content cannot be read: {error.strerror}"
-        job.transaction.fail(Failure(Phase.DATA, FailureKind.LOST, text))
+        job.transaction.conclude(Failure(Phase.DATA, FailureKind.LOST, text))
         self._break(FailureKind.LOST, text)
 
     # -- hearing ------------------------------------------------------------------------------------------------------
@@ -244,7 +246,8 @@ class Session(asyncio.Protocol):
             return
         job = self._expected.popleft()
         # 421 to a later MAIL is how a server ends a connection that has carried enough.
-        self.pushed_back |= reply.code == 421 and (job.transaction.phase is not Phase.MAIL or not self._answered)
+        if reply.code == 421 and (job.transaction.phase is not Phase.MAIL or not self._answered):
+            self.pushed_back = True
         self._head_since = self._loop.time()
         if job.dot_sent:
             self._answered += 1
@@ -285,7 +288,7 @@ class Session(asyncio.Protocol):
         if confused:
             self._on_misbehaviour()
         elif job is not None and (job.dot_sent or job.stream is not None):
-            job.transaction.fail(Answer(Phase.DATA, reply))
+            job.transaction.conclude(Answer(Phase.DATA, reply))
         self._break(FailureKind.PROTOCOL if confused else FailureKind.LOST, f"unasked for: {reply}")
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -352,7 +355,7 @@ class Session(asyncio.Protocol):
         elif floor is not None and now >= floor.deadline:
             phase = floor.transaction.phase
             text = f"SparkPost did not answer {phase.value.upper()} in time"
-            floor.transaction.fail(Failure(phase, FailureKind.DEADLINE, text))
+            floor.transaction.conclude(Failure(phase, FailureKind.DEADLINE, text))
             self._break(FailureKind.TIMEOUT, text)
         else:
             self._break(FailureKind.TIMEOUT, f"no answer within {limit:g} s")

@@ -15,13 +15,11 @@ def stuffed(content: Content, *, eight_bit_ok: bool) -> Iterator[bytes]:
     """The octets to send before the final dot; they end with CRLF, or are none. At an empty piece others may have a
     turn: it has taken its time.
     """
-
-    def chunks() -> Iterator[bytes]:
-        return gathered(content.chunks(), WRITE_SIZE)
-
     if must_recode(content.longest_line, eight_bit=content.eight_bit, eight_bit_ok=eight_bit_ok):
-        return _stuff(gathered(recode(chunks, eight_bit_ok=eight_bit_ok), WRITE_SIZE))
-    return _stuff(chunks())
+        chunks = recode(lambda: gathered(content.chunks(), WRITE_SIZE), eight_bit_ok=eight_bit_ok)
+    else:
+        chunks = content.chunks()
+    return _stuff(gathered(chunks, WRITE_SIZE))
 
 
 def _stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -63,8 +63,9 @@ class Transaction:
         self._pipelining = features.pipelining
         self._data_early = features.pipelining and (len(recipients) == 1 or not whole)
         self._whole = whole
-        self._commands = [(Phase.MAIL, _mail(envelope, content, features))]
-        self._commands += [(Phase.RCPT, f"RCPT TO:<{recipient}>") for recipient in recipients]
+        self._commands = [_mail(envelope, content, features)]
+        for recipient in recipients:
+            self._commands.append(f"RCPT TO:<{recipient}>")
         self._said = 0
         self._heard = 0
         self._data: Reply | None = None
@@ -73,17 +74,17 @@ class Transaction:
     @property
     def phase(self) -> Phase:
         """What it waits for an answer to."""
-        if self._heard < len(self._commands):
-            return self._commands[self._heard][0]
-        return Phase.DATA
+        if self._heard == 0:
+            return Phase.MAIL
+        return Phase.RCPT if self._heard <= len(self.facts) else Phase.DATA
 
     def say(self) -> list[str]:
         """The commands of the next flight."""
         said = self._said
         if said == len(self._commands) or (said == 0 and self._data_early):
-            self._commands.append((Phase.DATA, "DATA"))
+            self._commands.append("DATA")
         self._said = len(self._commands) if self._pipelining else said + 1
-        return [command for _, command in self._commands[said : self._said]]
+        return self._commands[said : self._said]
 
     def hear(self, reply: Reply) -> Move:
         """The reply to the next command that was said."""
@@ -112,7 +113,7 @@ class Transaction:
             case Phase.RCPT:
                 self.facts[self._heard - 1] = self.facts[self._heard - 1] or answer
             case _:
-                self.fail(answer)
+                self.conclude(answer)
 
     def _onward(self) -> Move:
         """All that was said has been answered."""
@@ -146,17 +147,18 @@ class Transaction:
 
     def hear_dot(self, reply: Reply) -> Move:
         """The reply to the final dot, for all who get the content."""
-        answer = Answer(Phase.DOT, reply)
-        self.facts = [fact or answer for fact in self.facts]
-        self.confused = reply.positive and reply.code not in ADMITTED[Phase.DOT]
+        self.conclude(Answer(Phase.DOT, reply))
+        self.confused = reply.code not in ADMITTED[Phase.DOT] and reply.positive
         return Move.ABORT if reply.code == _CLOSING or self.confused else Move.DONE
 
-    def fail(self, fact: Fact) -> None:
+    def conclude(self, fact: Fact) -> None:
         """It ends here: that is what is known of everybody of whom nothing is known yet."""
-        self.facts = [known or fact for known in self.facts]
+        for number, known in enumerate(self.facts):
+            if known is None:
+                self.facts[number] = fact
 
     def _end(self, fact: Fact) -> Move:
-        self.fail(fact)
+        self.conclude(fact)
         return Move.ABORT
 
 

@@ -171,7 +171,7 @@ def test_who_has_been_given_up_on_is_never_sent_an_empty_message(heard):
     one = transaction(2)
     one.say()
     moves = [one.hear(reply(code)) for code in (250, 250, 250)[:heard]]
-    one.fail(Failure(one.phase, FailureKind.LOST, "another message on the connection takes long"))
+    one.conclude(Failure(one.phase, FailureKind.LOST, "another message on the connection takes long"))
     moves += [one.hear(reply(code)) for code in (250, 250, 250, 354)[heard:]]
 
     assert moves == [L, L, L, ABORT]
