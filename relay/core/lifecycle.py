@@ -199,10 +199,17 @@ def settle(
     `outcomes` has each recipient that was tried, by number; `attempts` were counted before this one; `age_left` seconds
     remain until it is over age; `failed_before`: some recipient has already failed for good.
     """
-    over_age = age_left <= 0
-    verdicts = tuple([_verdict(number, outcome, over_age=over_age) for number, outcome in outcomes])
-    failed = failed_before or any(verdict.fate in FAILED for verdict in verdicts)
-    waiting = [outcome for _, outcome in outcomes if not isinstance(outcome, (Delivered, Bounced))]
+    over_age, failed = age_left <= 0, failed_before
+    each: list[Verdict] = []
+    waiting: list[Outcome] = []
+    for number, outcome in outcomes:
+        verdict = _verdict(number, outcome, over_age=over_age)
+        each.append(verdict)
+        if verdict.fate in FAILED:
+            failed = True
+        if not isinstance(outcome, (Delivered, Bounced)):
+            waiting.append(outcome)
+    verdicts = tuple(each)
     if not waiting:
         return Settlement(Event.FAIL if failed else Event.DELIVER, verdicts)
     own = [outcome for outcome in waiting if blames_message(outcome)]

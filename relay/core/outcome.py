@@ -120,9 +120,12 @@ class Cause(StrEnum):
     SMTP_ONLY = "only over SMTP"  # waits until a port of SMTP works
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Answer:
-    """SparkPost's reply and the phase it answers. Whoever reads it never has to ask what it was about."""
+    """SparkPost's reply and the phase it answers. Whoever reads it never has to ask what it was about.
+
+    As with replies, nobody changes facts and outcomes once they are made.
+    """
 
     phase: Phase
     reply: Reply
@@ -131,7 +134,7 @@ class Answer:
         return str(self.reply)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class HttpAnswer(Answer):
     """An answer of SparkPost's HTTP API, and as `reply` the SMTP reply that says the same to an application.
 
@@ -160,7 +163,7 @@ class HttpAnswer(Answer):
         return " ".join(part for part in ("HTTP", str(self.status), self.code, self.text) if part)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Failure:
     """No usable reply in this phase. `detail` is one line for people: no secret, no stack."""
 
@@ -175,7 +178,7 @@ class Failure:
 Fact = Answer | Failure
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Outcome:
     """Base of the four; never made itself.
 
@@ -235,14 +238,6 @@ def cause_of(reply: Reply) -> Cause | None:
 def classify(fact: Fact) -> Outcome:
     """The meaning of one fact. Total: every fact has exactly one outcome."""
     match fact:
-        case Failure(phase=Phase.DOT | Phase.RESPONSE):
-            return Ambiguous(fact, Scope.MESSAGE)
-        case Failure(kind=FailureKind.SMTP_ONLY):
-            return Deferred(fact, Scope.MESSAGE, Cause.SMTP_ONLY)
-        case Failure(kind=FailureKind.WITHHELD):
-            return Deferred(fact, Scope.RECIPIENT)
-        case Failure():
-            return Deferred(fact, Scope.ENDPOINT)
         case HttpAnswer():
             meaning = _http_meaning(fact.status, fact.code, fact.text, fact.accepted)
             return meaning.kind(fact, meaning.scope, meaning.cause)
@@ -255,6 +250,14 @@ def classify(fact: Fact) -> Outcome:
         case Answer(phase=phase) if phase in _TRANSACTION:
             return _transaction_refusal(fact)
         case Answer():
+            return Deferred(fact, Scope.ENDPOINT)
+        case Failure(phase=Phase.DOT | Phase.RESPONSE):
+            return Ambiguous(fact, Scope.MESSAGE)
+        case Failure(kind=FailureKind.SMTP_ONLY):
+            return Deferred(fact, Scope.MESSAGE, Cause.SMTP_ONLY)
+        case Failure(kind=FailureKind.WITHHELD):
+            return Deferred(fact, Scope.RECIPIENT)
+        case Failure():
             return Deferred(fact, Scope.ENDPOINT)
 
 

@@ -55,8 +55,9 @@ class Reply:
             if match and int(match[1]) == code // 100:
                 enhanced = enhanced or EnhancedCode(int(match[1]), int(match[2]), int(match[3]))
                 line = line[match.end() :]
-            texts.append(line)
-        return cls(code, enhanced, " ".join(text for text in texts if text))
+            if line:
+                texts.append(line)
+        return cls(code, enhanced, " ".join(texts))
 
     @property
     def positive(self) -> bool:

@@ -21,7 +21,7 @@ A key that changes makes another login of it, for which nothing is known: that c
 the application itself presents (passthrough) is its own business and opens no circuit but the target's.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -156,7 +156,7 @@ class Circuits:
             log.warning(events.UPSTREAM_UP, host=target.host, port=port)
             self._on_change()
 
-    def learn(self, login: Login, outcomes: Iterable[Outcome]) -> None:
+    def learn(self, login: Login, outcomes: Sequence[Outcome]) -> None:
         """What an attempt or a probe under this login has told about it.
 
         An attempt may have had several transactions, and it ends with the one that went wrong: so what is good news is
@@ -164,7 +164,6 @@ class Circuits:
         """
         if login.credential == PASSTHROUGH:
             return
-        outcomes = tuple(outcomes)
         if self.all_open and not self._against and all(isinstance(outcome, Delivered) for outcome in outcomes):
             return  # the common case: nothing to be closed, nothing to be opened
         if self._held_back(login) is None:

@@ -127,7 +127,7 @@ class Route:
             identity=assignment.identity,
             credential=assignment.credential,
             subaccount=assignment.subaccount,
-            recipient=str(recipient),
+            recipient=str(recipient.address),
             endpoint=report.endpoint,
             outcome=outcome.name,
             phase=str(fact.phase),

@@ -101,7 +101,7 @@ def insert(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> list[
     # A message's row is the one after the last there is, so these follow one another.
     for row, (deposit, body, crc, now) in enumerate(arrivals, last - len(arrivals) + 1):
         for number, recipient in enumerate(deposit.message.envelope.recipients):
-            recipients.append((row, number, str(recipient), recipient.notify, recipient.orcpt))
+            recipients.append((row, number, str(recipient.address), recipient.notify, recipient.orcpt))
         if deposit.record is not None:
             reports.append(Report(deposit.message.queue_id, deposit.record, now))
             found[deposit.message.queue_id] = _Known(row, State.ACTIVE, None, 0, in_a_file=body is None)

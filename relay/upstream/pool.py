@@ -123,7 +123,7 @@ class Pool:
         held = self._holders[session]
         lane = held.lane
         held.load -= 1
-        lane.used = asyncio.get_running_loop().time()
+        now = lane.used = asyncio.get_running_loop().time()
         target = lane.login.target
         if session.pushed_back and not held.retiring:
             held.retiring = True
@@ -134,7 +134,7 @@ class Pool:
         else:
             self._concurrency.accepted(target)
         if not held.load:
-            self._rest(held)
+            self._rest(held, now)
         self._serve(lane)
         if self._waiting and not held.load:
             self._settle()  # a login without a connection may have it
@@ -160,16 +160,15 @@ class Pool:
             lane.waiting.popleft().future.set_result(held)
             self._board(held)
 
-    def _rest(self, held: Held) -> None:
+    def _rest(self, held: Held, now: float) -> None:
         """Nothing is on it: let it wait for the next message, or let it go."""
-        loop = asyncio.get_running_loop()
-        held.idle_since = loop.time()
+        held.idle_since = now
         if self._closed or held.retiring or held.left <= 0 or not held.session.usable:
             self._let_go(held)
             return
         held.lane.resting[held] = None
         if self._sweep is None:
-            self._sweep = loop.call_at(held.idle_since + self._limits.idle_seconds, self._expire)
+            self._sweep = asyncio.get_running_loop().call_at(now + self._limits.idle_seconds, self._expire)
 
     def _expire(self) -> None:
         """Let go of the sessions that have rested for too long, and look again when the next one will have."""
@@ -284,7 +283,7 @@ class Pool:
         lane.proven = True
         target = lane.login.target
         self._concurrency.connected(target, self._connections(target))
-        self._rest(held)
+        self._rest(held, asyncio.get_running_loop().time())
         lane.let_in()
         self._serve(lane)
         if not (held.retiring or self._current(lane.login)):

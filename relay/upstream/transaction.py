@@ -65,7 +65,7 @@ class Transaction:
         self._whole = whole
         self._commands = [_mail(envelope, content, features)]
         for recipient in recipients:
-            self._commands.append(f"RCPT TO:<{recipient}>")
+            self._commands.append(f"RCPT TO:<{recipient.address}>")
         self._said = 0
         self._heard = 0
         self._data: Reply | None = None
