@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, NamedTuple, Protocol
 
 from relay.core.envelope import Envelope
@@ -75,9 +76,8 @@ class Content(NamedTuple):
 
     def chunks(self) -> Iterator[bytes]:
         """All octets from the start; may be called again for another attempt."""
-        if self.header:
-            yield self.header
-        yield from self.body.chunks()
+        chunks = self.body.chunks()
+        return chain((self.header,), chunks) if self.header else chunks
 
     def close(self) -> None:
         """Nobody needs it any more."""

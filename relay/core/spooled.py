@@ -92,6 +92,8 @@ class Claim(NamedTuple):
     @property
     def recipients(self) -> tuple[Recipient, ...]:
         recipients = self.message.envelope.recipients
+        if len(self.pending) == len(recipients):
+            return recipients
         return tuple([recipients[number] for number in self.pending])
 
 

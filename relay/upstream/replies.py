@@ -5,7 +5,7 @@ them is not worth listening to, and costs no memory.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
@@ -47,15 +47,15 @@ class ReplyReader:
         """True between two replies."""
         return not (self._buffer or self._lines)
 
-    def feed(self, octets: bytes) -> Iterator[Reply]:
-        """The replies that these octets complete; raises Gibberish behind the last that can be read."""
+    def feed(self, octets: bytes, hear: Callable[[Reply], None]) -> None:
+        """Hand on the replies that these octets complete; raises Gibberish behind the last that can be read."""
         *lines, self._buffer = (self._buffer + octets).split(b"\n")
         for line in lines:
             reply = None if self._lines else _alone(line)
             if reply is None:
                 reply = self._part(line)
             if reply is not None:
-                yield reply
+                hear(reply)
         if len(self._buffer) > MAX_LINE:
             raise Gibberish("a reply line without end")
 

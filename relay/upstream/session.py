@@ -230,10 +230,7 @@ class Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            for reply in self._reader.feed(data):
-                if self._broken:
-                    return
-                self._hear(reply)
+            self._reader.feed(data, self._hear)
         except Gibberish as error:
             self._on_misbehaviour()
             self._break(FailureKind.PROTOCOL, str(error))
@@ -241,6 +238,8 @@ class Session(asyncio.Protocol):
         self._go_on()
 
     def _hear(self, reply: Reply) -> None:
+        if self._broken:
+            return
         if len(self._expected) == self._unsaid:
             self._unasked(reply)
             return

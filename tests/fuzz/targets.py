@@ -206,7 +206,7 @@ def replies(octets: bytes) -> Hashable:
         reader, found, bad = ReplyReader(), [], False
         try:
             for piece in pieces(octets, sizes):
-                found += reader.feed(piece)
+                reader.feed(piece, found.append)
         except Gibberish:
             bad = True
         heard.append((found, bad))
