@@ -77,8 +77,8 @@ class Writer:
         self._waiting: list[_Work] = []
         self._busy = False  # a group is on its way, or about to be handed over
         self._groups: queue.SimpleQueue[list[_Work] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._run, name="spool-writer", daemon=True)
+        self._worker.start()
 
     def ask(self) -> None:
         """Raises SpoolUnavailable if no more mail should be taken in just now."""
@@ -114,7 +114,7 @@ class Writer:
         if not self._closed:
             self._closed = True
             self._hand_over_soon()
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._worker.join)
 
     def _hand_over_soon(self) -> None:
         """When whoever is about to run in the loop has had its say, unless a group is on its way."""

@@ -1,6 +1,7 @@
 """Content as it goes over the wire: re-encoded where it must be, dot-stuffed (RFC 5321 §4.5.2), in large pieces."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Final
 
 from relay.core.dots import splitter
@@ -16,10 +17,12 @@ def stuffed(content: Content, *, eight_bit_ok: bool) -> Iterator[bytes]:
     turn: it has taken its time.
     """
     if must_recode(content.longest_line, eight_bit=content.eight_bit, eight_bit_ok=eight_bit_ok):
-        chunks = recode(lambda: gathered(content.chunks(), WRITE_SIZE), eight_bit_ok=eight_bit_ok)
-    else:
-        chunks = content.chunks()
-    return _stuff(gathered(chunks, WRITE_SIZE))
+        return _stuff(gathered(recode(partial(_pieces, content), eight_bit_ok=eight_bit_ok), WRITE_SIZE))
+    return _stuff(_pieces(content))
+
+
+def _pieces(content: Content) -> Iterator[bytes]:
+    return gathered(content.chunks(), WRITE_SIZE)
 
 
 def _stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:
