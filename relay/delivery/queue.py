@@ -76,39 +76,40 @@ class DeliveryQueue:
         report: AttemptReport | None = None,
         attempt: RunningAttempt | None = None,
     ) -> None:
-        claim, size = self._claim(message, bearer), message.content.size
-        lane = Lane.of(bearer.assignment)
+        claim = self._claim(message, bearer)
+        queue_id, size, lane = message.queue_id, message.content.size, Lane.of(bearer.assignment)
         self._lanes.add(lane)
         if attempt is not None:
-            await self._spool.put(self._deposit(message, bearer, claimed=True))
-            self._window.enter(lane, size)
+            await self._spool.put(self._deposit(claim, bearer, claimed=True))
+            self._window.enter(queue_id, lane, size)
             self._fresh.adopt(claim, attempt)
         elif report is not None:
             await self._keep_report(claim, bearer, report)
         elif self._window.has_room(lane, size) and not self._draining and not self._courier.blocked(bearer.login):
-            self._window.enter(lane, size)
+            self._window.enter(queue_id, lane, size)
             try:
-                await self._spool.put(self._deposit(message, bearer, claimed=True))
+                await self._spool.put(self._deposit(claim, bearer, claimed=True))
             except BaseException:
-                self._window.leave(lane, size)
+                self._window.leave(queue_id)
                 raise
             self._fresh.start(claim)
         else:
-            await self._spool.put(self._deposit(message, bearer))
+            await self._spool.put(self._deposit(claim, bearer))
             message.content.close()
             self._wake.set()
 
     async def _keep_report(self, claim: Claim, bearer: Bearer, report: AttemptReport) -> None:
         record = self._bookkeeper.record(claim, report)
-        await self._spool.put(self._deposit(claim.message, bearer, record=record))
+        await self._spool.put(self._deposit(claim, bearer, record=record))
         claim.message.content.close()
         self._bookkeeper.tell(claim, record.settlement)
         self._wake.set()  # for when it is due
 
     def enter(self, message: Message, bearer: Bearer, report: AttemptReport) -> None:
-        record = self._bookkeeper.record(self._claim(message, bearer), report)
+        claim = self._claim(message, bearer)
+        record = self._bookkeeper.record(claim, report)
         message.content.close()
-        note = asyncio.get_running_loop().create_task(self._enter(self._deposit(message, bearer, record=record)))
+        note = asyncio.get_running_loop().create_task(self._enter(self._deposit(claim, bearer, record=record)))
         self._notes.add(note)
         note.add_done_callback(self._notes.discard)
 
@@ -129,17 +130,8 @@ class DeliveryQueue:
             failed_before=False,
         )
 
-    def _deposit(
-        self, message: Message, bearer: Bearer, *, claimed: bool = False, record: Record | None = None
-    ) -> Deposit:
-        return Deposit(
-            message=message,
-            assignment=bearer.assignment,
-            received=self._clock.now(),
-            max_age=bearer.terms.max_age,
-            claimed=claimed,
-            record=record,
-        )
+    def _deposit(self, claim: Claim, bearer: Bearer, *, claimed: bool = False, record: Record | None = None) -> Deposit:
+        return Deposit(claim.message, claim.assignment, claim.received, bearer.terms.max_age, claimed, record)
 
     # -- sending what is due ------------------------------------------------------------------------------------------
 
@@ -184,7 +176,7 @@ class DeliveryQueue:
             self._wake.set()
 
     def _fresh_ended(self, claim: Claim, more: bool) -> None:
-        self._window.leave(Lane.of(claim.assignment), claim.message.content.size)
+        self._window.leave(claim.message.queue_id)
         if more:
             self._wake.set()  # for when it is due
 

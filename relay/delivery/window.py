@@ -23,29 +23,29 @@ class Window:
         self._always = always
         self._free_messages = messages
         self._free_octets = octets
-        self._held = 0
+        self._held: dict[str, tuple[Lane, int]] = {}  # by queue id
         self._messages: Counter[Lane] = Counter()
         self._octets: Counter[Lane] = Counter()
 
     def has_room(self, lane: Lane, size: int) -> bool:
-        if self._held < self._always:
+        if len(self._held) < self._always:
             return True
         return (
             self._messages[lane] + 1 <= self._free_messages - 1
             and self._octets[lane] + size <= self._free_octets - size
         )
 
-    def enter(self, lane: Lane, size: int) -> None:
+    def enter(self, queue_id: str, lane: Lane, size: int) -> None:
         """A message of so many octets is held, whether there is room or not."""
-        self._held += 1
+        self._held[queue_id] = lane, size
         self._free_messages -= 1
         self._free_octets -= size
         self._messages[lane] += 1
         self._octets[lane] += size
 
-    def leave(self, lane: Lane, size: int) -> None:
+    def leave(self, queue_id: str) -> None:
         """It is not held any more."""
-        self._held -= 1
+        lane, size = self._held.pop(queue_id)
         self._free_messages += 1
         self._free_octets += size
         self._octets[lane] -= size
