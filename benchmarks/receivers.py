@@ -163,6 +163,7 @@ async def serve(start: Start, port: int) -> None:
             watches.append(Stalls())
         watches[0].report()
 
+    events.configure(form="json", level="info", addresses="plain", loop=loop)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGUSR1, report)
     await start(port)
@@ -175,7 +176,6 @@ def main() -> None:
     parser.add_argument("receiver", choices=["relay", "relay-asyncio", "aiosmtpd"])
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args()
-    events.configure(form="json", level="info", addresses="plain", for_good=True)
     loop_factory = uvloop.new_event_loop if options.receiver == "relay" else None
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(serve(serve_aiosmtpd if options.receiver == "aiosmtpd" else serve_relay, options.port))

@@ -55,11 +55,12 @@ async def run(loaded: Loaded) -> int:
     """
     config = loaded.config
     keep_to_one_processor()  # before there are threads: they do as the one that makes them
-    events.configure(form=config.log.format, level=config.log.level, addresses=config.log.addresses, for_good=True)
+    loop = asyncio.get_running_loop()
+    events.configure(form=config.log.format, level=config.log.level, addresses=config.log.addresses, loop=loop)
     notifier = Notifier()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
     relay = Relay(config, loaded.references)
     await relay.start()
     listening = {one.name: one.places for one in relay.listeners}

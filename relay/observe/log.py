@@ -5,18 +5,19 @@ sentence. Secrets are masked by their type before anything is rendered; addresse
 `log.addresses` says.
 """
 
+import asyncio
 import hashlib
 import logging
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from threading import Lock
 from typing import Final, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
 
 from relay.observe.json_log import Edit, from_level
+from relay.observe.lines import LineWriter
 
 LISTENER_NO_IPV6: Final = "listener.no_ipv6"
 LISTENER_UNCLAIMED: Final = "listener.unclaimed"
@@ -113,52 +114,39 @@ def hashed(address: str) -> str:
 _ADDRESS_STYLES: Final[Mapping[str, Callable[[str], str] | None]] = {"plain": None, "masked": masked, "hashed": hashed}
 
 
-class _Writer:
-    """Writes lines, from any thread. What cannot be written, on a full disk or to a reader that has gone, is given up:
-    mail is not, and a message that SparkPost has taken is not refused because nobody can be told.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._lock = Lock()
-        self._missed = 0
-
-    def msg(self, line: str) -> None:
-        with self._lock:
-            try:
-                self._stream.write(f"{line}\n")
-                self._stream.flush()
-            except OSError:
-                self._missed += 1
-                return
-            missed, self._missed = self._missed, 0
-        if missed:
-            structlog.get_logger().warning(LOG_INTERRUPTED, lines=missed)
-
-    debug = info = warning = error = exception = msg  # for structlog, a logger has its levels
-
-
-def configure(*, form: str, level: str, addresses: str, stream: TextIO = sys.stderr, for_good: bool = False) -> None:
+def configure(
+    *,
+    form: str,
+    level: str,
+    addresses: str,
+    stream: TextIO = sys.stderr,
+    loop: asyncio.AbstractEventLoop | None = None,
+) -> None:
     """Set up logging for the process.
 
     `form`: "auto" (console on a terminal, else JSON), "console" or "json". `level`: "debug" … "error". `addresses`:
-    "plain", "masked" or "hashed". `for_good`: it will not be set up anew, so that loggers need not look at each event.
+    "plain", "masked" or "hashed". `loop`: the one that runs, where it is the only one that ever will. Its lines wait
+    for the end of its turn (see `lines`), and loggers need not ask at each event whether the log was set up anew.
     """
     if form == "auto":
         form = "console" if stream.isatty() else "json"
     restyle = partial(_restyle_addresses, _ADDRESS_STYLES[addresses])
-    writer = _Writer(stream)
+    writer = LineWriter(stream, _interrupted, loop)
     structlog.configure(
         processors=[] if form == "json" else _for_a_terminal(restyle),
         wrapper_class=from_level(level, restyle) if form == "json" else structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: writer,
-        cache_logger_on_first_use=for_good,
+        cache_logger_on_first_use=loop is not None,
     )
     # aiosmtpd logs every connection and every command on "mail.log", credentials included at debug level; the relay's
     # own events say what is worth saying.
     logging.getLogger("mail").setLevel(logging.CRITICAL)
     # aiohttp tells of requests that make no sense, in lines of its own.
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
+
+
+def _interrupted(missing: int) -> None:
+    structlog.get_logger().warning(LOG_INTERRUPTED, lines=missing)
 
 
 def _for_a_terminal(restyle: Edit) -> list[Processor]:

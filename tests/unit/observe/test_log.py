@@ -1,10 +1,14 @@
 """The log as JSON lines: what is said of an event, and that the line is one whatever is in it."""
 
+import asyncio
 import errno
 import io
 import json
 import os
 import re
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +16,7 @@ import structlog
 
 from relay.core.secret import Secret
 from relay.observe import log as events
+from relay.observe.lines import LINES
 
 Lines = Callable[[], list[dict[str, object]]]
 
@@ -149,3 +154,68 @@ def test_a_log_that_nobody_reads_any_more_harms_nobody():
     with os.fdopen(writer, "wb", buffering=0) as raw, io.TextIOWrapper(raw, write_through=True) as stream:
         events.configure(form="json", level="info", addresses="plain", stream=stream)
         structlog.get_logger().info(events.LINK_OPEN)
+
+
+class Counted(io.StringIO):
+    """Counts how often it is written to."""
+
+    writes = 0
+
+    def write(self, text):
+        self.writes += 1
+        return super().write(text)
+
+
+async def test_the_lines_of_one_turn_of_the_loop_are_written_together():
+    """In their order, and none of them later than the turn after."""
+    stream = Counted()
+    events.configure(form="json", level="info", addresses="plain", stream=stream, loop=asyncio.get_running_loop())
+    log = structlog.get_logger()
+    for number in range(3):
+        log.info(events.LINK_OPEN, number=number)
+    before = stream.getvalue()
+    await asyncio.sleep(0)
+
+    assert not before
+    assert [json.loads(line)["number"] for line in stream.getvalue().splitlines()] == [0, 1, 2]
+    assert stream.writes == 1
+
+
+async def test_another_thread_does_not_wait_for_the_loop():
+    """The loop may be busy for long; what the thread says is written, with what waits before it."""
+    stream = io.StringIO()
+    events.configure(form="json", level="info", addresses="plain", stream=stream, loop=asyncio.get_running_loop())
+    log = structlog.get_logger()
+    log.info(events.LINK_OPEN)
+    thread = threading.Thread(target=log.info, args=[events.LINK_CLOSE])
+    thread.start()
+    thread.join()
+
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == [
+        events.LINK_OPEN,
+        events.LINK_CLOSE,
+    ]
+
+
+async def test_a_turn_that_says_much_does_not_keep_it_all():
+    """What waits is bounded."""
+    stream = io.StringIO()
+    events.configure(form="json", level="info", addresses="plain", stream=stream, loop=asyncio.get_running_loop())
+    for _ in range(LINES + 1):
+        structlog.get_logger().info(events.LINK_OPEN)
+
+    assert len(stream.getvalue().splitlines()) == LINES + 1
+
+
+def test_what_waits_when_the_program_ends_is_written(capfd):
+    """Also where its loop never ran again."""
+    program = (
+        "import asyncio, structlog\n"
+        "from relay.observe import log\n"
+        "loop = asyncio.new_event_loop()\n"
+        "log.configure(form='json', level='info', addresses='plain', loop=loop)\n"
+        "structlog.get_logger().info(log.LINK_OPEN)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+    assert json.loads(capfd.readouterr().err)["event"] == events.LINK_OPEN
