@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import certificates, rig
+from benchmarks import certificates, ours, rig
 from benchmarks.goals import verdicts
 from benchmarks.line import Line, distance
 from benchmarks.measure import Run, measure
@@ -26,6 +26,7 @@ from benchmarks.peers import BASELINES
 from benchmarks.place import PeerError
 from benchmarks.plan import Plan, Stage, read_plan
 from benchmarks.report import Summary, legend, summarise, table
+from relay import is_compiled
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 
@@ -42,7 +43,9 @@ def main() -> int:
     summaries = summarise(runs, BASELINES)
     keep(plan, runs, summaries, failures)
     if summaries:
-        print(f"{table(summaries, BASELINES)}\n\n{legend()}\nEvery run: {RESULTS}\n\n{verdicts(summaries)}")
+        print(
+            f"{table(summaries, BASELINES)}\n\n{legend()}\n{ours.form()}\nEvery run: {RESULTS}\n\n{verdicts(summaries)}"
+        )
     for name, reason in plan.left_out.items():
         print(f"\n{name} is left out: {reason}")
     for failure in failures.values():
@@ -126,6 +129,7 @@ def machine() -> dict[str, Any]:
         "processor": model[1] if model else platform.machine(),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "compiled": is_compiled(),
         "scratch": _answer_of("findmnt", "-n", "-o", "FSTYPE", "-T", tempfile.gettempdir()),
         "postfix": _answer_of("postconf", "-d", "-h", "mail_version"),
         **{name: importlib.metadata.version(name) for name in ("aiosmtpd", "aiosmtplib")},

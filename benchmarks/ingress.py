@@ -81,6 +81,7 @@ def main() -> int:
     try:
         rig.build()
         with tempfile.TemporaryDirectory(prefix="relay-ingress-benchmark-") as scratch:
+            print(ours.form())
             rounds = options.rounds or (3 if options.quick else 5)
             failed = speeds(rounds, seconds, Path(scratch))
             failed += stored(rounds, seconds, Path(scratch))

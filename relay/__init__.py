@@ -7,3 +7,12 @@ the nouns they share.
 """
 
 __version__ = "0.1.0"
+
+
+def is_compiled() -> bool:
+    """Does this program run compiled (hatch_build.py), or from its sources?"""
+    from importlib.machinery import SourceFileLoader
+    from importlib.util import find_spec
+
+    dialogue = find_spec("relay.ingress.dialogue")
+    return dialogue is not None and not isinstance(dialogue.loader, SourceFileLoader)

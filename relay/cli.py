@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from relay import __version__
+from relay import __version__, is_compiled
 from relay.options import EX_CONFIG, EX_UNAVAILABLE, ConfigOption, fail, load_config, load_places
 from relay.queue_cli import queue
 
@@ -45,7 +45,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"sparkpost-relay {__version__}")
+        print(f"sparkpost-relay {__version__}{' (compiled)' if is_compiled() else ''}")
         raise typer.Exit
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from relay import __version__
+from relay import __version__, is_compiled
 from relay.app import Relay
 from relay.config import Loaded
 from relay.observe import log as events
@@ -67,6 +67,7 @@ async def run(loaded: Loaded) -> int:
     log.info(
         events.RELAY_STARTED,
         version=__version__,
+        compiled=is_compiled(),
         listeners=listening,
         admin=relay.admin.addresses if relay.admin is not None else [],
         upstream=config.upstream.host,

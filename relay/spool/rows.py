@@ -319,7 +319,7 @@ def _give_up_pending(connection: sqlite3.Connection, row: int, now: Now) -> None
 
 def purge(connection: sqlite3.Connection, failed: float, ended: float, limit: int) -> Purged:
     """Remove what finished before these times: dead letters, and the ledger's lines."""
-    gone: list[tuple[int, str, bool]] = []
+    gone: list[tuple[int, str, int]] = []
     for state, before in ((State.FAILED, failed), *((state, ended) for state in ENDED)):
         gone += connection.execute(
             "SELECT id, queue_id, content.message IS NOT NULL AND body IS NULL FROM message"

@@ -14,7 +14,7 @@ import argon2
 import pytest
 import yaml
 
-from relay import doctor
+from relay import doctor, is_compiled
 from relay.sandbox import HttpPort, Port
 from tests.support.environment import clean
 from tests.support.running import KEY, configuration, port_of, relay_to, sandbox_with
@@ -49,8 +49,9 @@ def config_for(sandbox, folder: Path, **keys: str) -> str:
 
 
 async def test_version():
-    """It says which it is."""
-    assert (await run("--version"))[:2] == (0, "sparkpost-relay 0.1.0\n")
+    """It says which it is, and whether it is compiled."""
+    form = " (compiled)" if is_compiled() else ""
+    assert (await run("--version"))[:2] == (0, f"sparkpost-relay 0.1.0{form}\n")
 
 
 async def test_demo():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from relay.core.envelope import Address, Recipient
 from relay.core.login import subaccount_of, username_for
-from relay.core.message import Content, MemoryBody
+from relay.core.message import Body, Content, MemoryBody
 from relay.sandbox.templates import evaluate
 from relay.upstream.transmission import TAIL, head, json_text, literal_braces, mime
 
@@ -18,14 +19,21 @@ BODY = st.sampled_from([b"\r\n", b"x\r\n", b".\r\n", b"X-MSYS-API: y\r\n", b"\xf
 TO = Recipient(Address("b", "example.net"))
 
 
-class Pieces(MemoryBody):
+class Pieces:
     """A body that comes a few octets at a time."""
 
-    def chunks(self):
+    def __init__(self, octets: bytes) -> None:
+        self.octets = octets
+        self.size = len(octets)
+
+    def chunks(self) -> Iterator[bytes]:
         return iter([self.octets[at : at + 3] for at in range(0, len(self.octets), 3)])
 
+    def close(self) -> None:
+        """Nothing is held open."""
 
-def carried(header: bytes, body: bytes, *, pieces: type[MemoryBody] = MemoryBody) -> bytes:
+
+def carried(header: bytes, body: bytes, *, pieces: Callable[[bytes], Body] = MemoryBody) -> bytes:
     """What the API gets of this content."""
     longest = max(map(len, (header + body).split(b"\r\n")))
     return b"".join(mime(Content(header, pieces(body), longest, not (header + body).isascii())))
