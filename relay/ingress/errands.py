@@ -12,6 +12,7 @@ from relay.core.secret import MASK
 from relay.ingress.bans import FIRST_DELAY, LONGEST_DELAY
 from relay.ingress.caller import Caller
 from relay.ingress.dialogue import Dialogue
+from relay.ingress.reception import Reception, Undecided
 from relay.ingress.service import Service
 from relay.ingress.steps import Authenticate, TakeMessage
 from relay.observe import log as events
@@ -66,14 +67,15 @@ async def _put_off(service: Service, caller: Caller, user: str, failures: int, *
 
 def take(step: TakeMessage, service: Service, caller: Caller, dialogue: Dialogue) -> Awaitable[None] | None:
     """Hand the message over, and tell the dialogue what its sender is answered. None once that is done, or the rest."""
-    answer = service.reception.receive(
+    received = service.reception.receive(
         step.envelope, step.content, step.decision, caller, caller.origin(dialogue.client)
     )
-    if isinstance(answer, Reply):
-        dialogue.accepted(answer)
+    if isinstance(received, Reply):
+        dialogue.accepted(received)
         return None
-    return _tell(answer, dialogue)
+    return _tell(received, service.reception, dialogue)
 
 
-async def _tell(answer: Awaitable[Reply], dialogue: Dialogue) -> None:
-    dialogue.accepted(await answer)
+async def _tell(undecided: Undecided, reception: Reception, dialogue: Dialogue) -> None:
+    answer = await undecided.answer
+    dialogue.accepted(reception.conclude(undecided.arrival, answer))

@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from itertools import count
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -32,6 +32,24 @@ class Provenance:
     session: str
     listener: str
     way: str
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A message that has come in, as it is told of; `size` as the client sent it."""
+
+    queue_id: str
+    envelope: Envelope
+    size: int
+    decision: Decision
+    origin: Provenance
+
+
+class Undecided(NamedTuple):
+    """A message that the intake takes its time over: `conclude` it with the answer."""
+
+    arrival: Arrival
+    answer: Awaitable[Reply]
 
 
 class Sender(Protocol):
@@ -62,12 +80,12 @@ class Reception:
         decision: Decision,
         sender: Sender,
         origin: Provenance,
-    ) -> Reply | Awaitable[Reply]:
+    ) -> Reply | Undecided:
         """The reply to the final dot, or where it will come from. Owns `raw` from here on."""
         now = self._clock.now()
         queue_id = queue_id_of(now, next(self._noise))
         self._metrics.messages_received.count(origin.listener, decision.assignment.identity)
-        arrival = _Arrival(queue_id, envelope, raw.size, decision, origin)
+        arrival = Arrival(queue_id, envelope, raw.size, decision, origin)
         refusal = admission.content(decision, raw.header) or self._count_in(decision)
         if refusal is not None:
             raw.close()
@@ -79,12 +97,9 @@ class Reception:
         trace = content.Trace(origin.way, self._hostname, queue_id, envelope.recipients, now)
         message = Message(queue_id, envelope, content.prepare(raw, trace, missing))
         answer = self._intake.accept(message, sender.bearer(decision))
-        return self._conclude(arrival, answer) if isinstance(answer, Reply) else self._conclude_later(arrival, answer)
+        return self.conclude(arrival, answer) if isinstance(answer, Reply) else Undecided(arrival, answer)
 
-    async def _conclude_later(self, arrival: "_Arrival", answer: Awaitable[Reply]) -> Reply:
-        return self._conclude(arrival, await answer)
-
-    def _conclude(self, arrival: "_Arrival", answer: Reply) -> Reply:
+    def conclude(self, arrival: Arrival, answer: Reply) -> Reply:
         """The intake has answered. What was counted in and not taken counts no more."""
         decision = arrival.decision
         if decision.rate is not None and not answer.positive:
@@ -98,7 +113,7 @@ class Reception:
             return None
         return self._quotas.take(decision.assignment, decision.rate, self._clock.monotonic())
 
-    def _report(self, arrival: "_Arrival", answer: Reply) -> None:
+    def _report(self, arrival: Arrival, answer: Reply) -> None:
         positive = answer.positive
         tell = log.info if positive else log.warning
         tell(
@@ -112,14 +127,3 @@ class Reception:
             size=arrival.size,
             reply=answer.wire()[:-2].decode("ascii"),  # as the client reads it, and worked out once for both
         )
-
-
-@dataclass(slots=True)
-class _Arrival:
-    """A message that has come in, as it is told of; `size` as the client sent it."""
-
-    queue_id: str
-    envelope: Envelope
-    size: int
-    decision: Decision
-    origin: Provenance

@@ -9,7 +9,7 @@ import ssl
 import pytest
 
 from relay.ingress import session as session_module
-from relay.ingress.reception import Reception
+from relay.ingress.intake import CutThrough
 from tests.support.client import CONTENT, send
 from tests.support.ledger import until
 from tests.support.running import port_of, relay_to, sandbox_with
@@ -212,7 +212,7 @@ async def test_a_defect_of_ours_is_451_and_leaks_nothing(tmp_path, monkeypatch):
     async def fail(*arguments):
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(Reception, "receive", fail)
+    monkeypatch.setattr(CutThrough, "accept", fail)
     async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
         heard = await talk(port_of(relay), ENVELOPE + MESSAGE)
 

@@ -4,7 +4,7 @@ import asyncio
 
 from relay.core import reply
 from relay.ingress import session as session_module
-from relay.ingress.reception import Reception
+from relay.ingress.intake import CutThrough
 from tests.support.running import port_of, relay_to, sandbox_with
 
 ENVELOPE = b"EHLO c\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"
@@ -120,12 +120,12 @@ async def test_what_comes_while_a_message_is_being_sent_counts_too(tmp_path, mon
     """A client that goes on talking is read from as long as there is memory, and no further; all of it is heard."""
     answered = asyncio.Event()
 
-    async def late(reception, envelope, content, *others):
-        content.close()
+    async def late(intake, message, bearer):
+        message.content.close()
         await answered.wait()
         return reply.OK
 
-    monkeypatch.setattr(Reception, "receive", late)
+    monkeypatch.setattr(CutThrough, "accept", late)
     another = ENVELOPE + b"\r\n" + b"another line\r\n" * 30_000
     async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox, limits={"data_memory": "64KB"}) as relay:
         reader, writer = await begin(port_of(relay), HEADER + END.removesuffix(b"QUIT\r\n") + another)
