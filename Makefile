@@ -23,9 +23,12 @@ demo: .venv/ready
 test: .venv/ready
 	$(RUN)/pytest
 
-# What is compiled is tested as it is compiled, and the program with it.
+# What is compiled is tested as it is compiled, and so is the program where it matters most. All other tests can be named:
+#   make test-compiled COMPILED_TESTS=tests/e2e
+COMPILED_TESTS := tests/unit tests/dialog tests/property tests/upstream tests/spool \
+  $(patsubst %,tests/e2e/test_%.py,answers clients commands identities kill limits memory smuggling spooled tolerances)
 test-compiled: build/compiled/ready
-	$(COMPILED) $(RUN)/pytest -o pythonpath= tests/unit tests/dialog tests/property tests/upstream tests/e2e
+	$(COMPILED) $(RUN)/pytest -o pythonpath= $(COMPILED_TESTS)
 
 fuzz: .venv/ready
 	$(RUN)/python -m tests.fuzz

@@ -330,7 +330,7 @@ async def test_many_dead_addresses_do_not_delay_the_next_port(monkeypatch):
 
     assert await dial(Dialler(script, fallback_after=0.3)) == "yes"
     assert script.dialled == [587, 587, 2525]
-    assert 0.3 <= loop.time() - started < 1
+    assert 0.3 <= loop.time() - started < 3  # twenty addresses would take five seconds
 
 
 async def test_what_is_left_of_a_port_comes_in_its_own_time(monkeypatch):
