@@ -15,7 +15,7 @@ from typing import Final
 from relay.core.ports import Drafts
 from relay.ingress.memory import DataMemory, Share
 
-MEMORY_LIMIT: Final = 1024 * 1024
+MEMORY_LIMIT: Final = 128 * 1024
 PART: Final = 2048  # octets; what is smaller is joined to what came before it
 _READ_SIZE: Final = 64 * 1024
 _LONG_TO_CLOSE: Final = 4 * 1024 * 1024  # octets; the kernel frees about 8 MB a millisecond

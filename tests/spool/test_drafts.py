@@ -147,7 +147,7 @@ async def test_where_there_is_no_room_for_drafts_there_are_none(tmp_path: Path) 
         spool = await SqliteSpool.open(disk / "spool.db", ManualClock(), reserve=2_000_000)
         body = StoredBody(drafts=spool)
         body.append(LARGE)
-        body.move_to_file()
+        assert not body.in_memory
         (disk / "ballast").write_bytes(bytes(4_500_000))
 
         with pytest.raises(OSError, match="reserve"):

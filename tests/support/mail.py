@@ -34,7 +34,7 @@ def in_draft(deposit: Deposit, drafts: Drafts) -> Deposit:
     body = StoredBody(drafts=drafts)
     for octets in message.content.body.chunks():
         body.append(octets)
-    body.move_to_file()
+    assert not body.in_memory, "in_draft is for LARGE bodies"
     return deposit._replace(message=message._replace(content=message.content._replace(body=body)))
 
 
