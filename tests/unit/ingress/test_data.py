@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from relay.core import reply
 from relay.core.mime import MAX_LINE
 from relay.ingress import body as body_module
-from relay.ingress.body import MEMORY_LIMIT, scratch_problem
+from relay.ingress.body import _LONG_TO_CLOSE, MEMORY_LIMIT, scratch_problem
 from relay.ingress.data import HEADER_LIMIT, DataLimits, DataReader
 from relay.ingress.unwrapping import LineEnd
 
@@ -214,9 +214,8 @@ def test_a_file_that_takes_long_to_close_is_closed_elsewhere(monkeypatch):
         begun.append(Thread(target=target, args=args))
         return begun[-1]
 
-    monkeypatch.setattr(body_module, "_LONG_TO_CLOSE", MEMORY_LIMIT)
     monkeypatch.setattr(body_module, "Thread", thread)
-    reader, _ = read(b"\r\n" + b"0123456\r\n" * MEMORY_LIMIT + b".\r\n", limits=DataLimits(20_000_000, 1000))
+    reader, _ = read(b"\r\n" + b"0123456\r\n" * (_LONG_TO_CLOSE // 8) + b".\r\n", limits=DataLimits(20_000_000, 1000))
     content = reader.content()
     content.body.close()
     begun[0].join()
@@ -233,9 +232,8 @@ def test_where_there_are_no_more_threads_a_file_is_closed_all_the_same(monkeypat
     def start(thread):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(body_module, "_LONG_TO_CLOSE", MEMORY_LIMIT)
     monkeypatch.setattr(Thread, "start", start)
-    reader, _ = read(b"\r\n" + b"0123456\r\n" * MEMORY_LIMIT + b".\r\n", limits=DataLimits(20_000_000, 1000))
+    reader, _ = read(b"\r\n" + b"0123456\r\n" * (_LONG_TO_CLOSE // 8) + b".\r\n", limits=DataLimits(20_000_000, 1000))
     reader.discard()
 
     assert reader.content().body.file.closed
