@@ -10,9 +10,14 @@ less CPU time. An editable install runs its sources.
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+REMEDY: Final = (
+    "It needs a C compiler and the headers of Python (Debian: gcc libc6-dev python3-dev); without"
+    " HATCH_BUILD_HOOKS_ENABLE it is installed as it is, and does the same"
+)
 
 
 class CompileHook(BuildHookInterface[Any]):
@@ -45,6 +50,7 @@ def _compile(root: Path, sources: list[str], place: Path) -> list[Path]:
     # They are there only when the hook is wanted.
     from mypyc.build import mypycify
     from setuptools import Distribution
+    from setuptools.errors import CompileError
 
     before = Path.cwd()
     os.chdir(root)  # a module has the name of its path from here
@@ -61,6 +67,8 @@ def _compile(root: Path, sources: list[str], place: Path) -> list[Path]:
             command.build_lib, command.build_temp = str(place), f"{scratch}/objects"
             command.ensure_finalized()
             command.run()
+    except CompileError as error:
+        raise RuntimeError(f"the relay cannot be compiled here: {error}. {REMEDY}") from error
     finally:
         os.chdir(before)
     return sorted(place.rglob("*.so"))
