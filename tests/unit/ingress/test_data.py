@@ -14,7 +14,7 @@ from relay.core import reply
 from relay.core.mime import MAX_LINE
 from relay.ingress import body as body_module
 from relay.ingress.body import _LONG_TO_CLOSE, MEMORY_LIMIT, scratch_problem
-from relay.ingress.data import HEADER_LIMIT, DataLimits, DataReader
+from relay.ingress.data import HEADER_LIMIT, PIECE, DataLimits, DataReader
 from relay.ingress.unwrapping import LineEnd
 
 LIMITS = DataLimits(message_size=1_000_000, line_length=100_000)
@@ -141,6 +141,21 @@ def test_large_content_is_spooled_to_a_file_and_can_be_read_twice():
     assert b"".join(content.chunks()) == octets
     assert content.size == len(octets)
     content.body.close()
+
+
+@pytest.mark.parametrize("before", range(-2, 10))
+def test_a_large_read_is_one_content(before):
+    """What comes at once is worked on in pieces: where one ends does not matter, not even within a dot or the end."""
+    header, end = b"Subject: large\r\n", b"\r\n..\r\n.\r\n"
+    lines = b"\r\n" + b"line\r\n" * (2 * PIECE // 6)
+    text = lines[: 2 * PIECE - before - len(header) - 4] + b"last"
+
+    reader, rest = read(header + text + end + b"QUIT\r\n")
+    content = octets_of(reader)
+    reader.discard()
+
+    assert rest == b"QUIT\r\n"
+    assert content == header + re.sub(rb"\r(?!\n)", b"\r\n", text) + b"\r\n.\r\n"
 
 
 def test_measures():
