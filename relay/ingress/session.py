@@ -25,9 +25,9 @@ from relay.ingress.dialogue import Dialogue
 from relay.ingress.pace import Pace
 from relay.ingress.service import Service
 from relay.ingress.steps import Authenticate, BeginTls, Step, TakeMessage
-from relay.ingress.timer import ProgressTimer
 from relay.observe import log as events
 from relay.sockets import peer_uid
+from relay.timer import ProgressTimer
 from relay.tls import serve_tls
 
 log = structlog.get_logger()

@@ -28,6 +28,7 @@ from relay.core.outcome import Answer, Fact, Failure, FailureKind, Phase
 from relay.core.ports import Effort
 from relay.core.reply import Reply
 from relay.observe import log as events
+from relay.timer import NEVER, ProgressTimer
 from relay.upstream.job import Job
 from relay.upstream.outflow import Outflow
 from relay.upstream.replies import Gibberish, ReplyReader
@@ -40,7 +41,6 @@ log = structlog.get_logger()
 QUIT_SECONDS: Final = 2.0
 LEAVE_SECONDS: Final = 2.0  # the application waits, with its refusal already known
 BEHIND_SECONDS: Final = 3.0  # how long a transaction waits behind the dot of another before it goes elsewhere
-NEVER: Final = float("inf")
 
 _TOO_LATE: Final = Failure(Phase.MAIL, FailureKind.DEADLINE, "the messages before it on the connection take long")
 
@@ -86,8 +86,7 @@ class Session(asyncio.Protocol):
         self._answered = 0  # final dots
         self._goodbye: asyncio.Future[None] | None = None
         self._head_since = 0.0
-        self._timer: asyncio.Handle | None = None
-        self._timer_due = NEVER
+        self._timer = ProgressTimer(self._loop, self._expired)
 
     # -- what the pool asks -------------------------------------------------------------------------------------------
 
@@ -319,23 +318,16 @@ class Session(asyncio.Protocol):
         return due
 
     def _arm(self) -> None:
-        due = NEVER if self._broken else self._deadline()
-        if self._timer is not None:
-            if self._timer_due <= due:
-                return  # it looks again then
-            self._timer.cancel()
-        self._timer_due = due  # uvloop's handle cannot tell, if that is now
-        self._timer = None if due == NEVER else self._loop.call_at(due, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        now = self._loop.time()
         if not self._broken:
-            for job in [job for job in self._next if now >= job.deadline]:
-                self._next.remove(job)
-                job.end(_TOO_LATE)
-            if now >= self._deadline():
-                self._overdue(now)
+            self._timer.until(self._deadline())
+
+    def _expired(self) -> None:
+        now = self._loop.time()
+        for job in [job for job in self._next if now >= job.deadline]:
+            self._next.remove(job)
+            job.end(_TOO_LATE)
+        if now >= self._deadline():
+            self._overdue(now)
         self._arm()
 
     def _overdue(self, now: float) -> None:
@@ -379,8 +371,7 @@ class Session(asyncio.Protocol):
             job.end(Failure(phase, kind if job is jobs[0] else FailureKind.LOST, f"{detail} at {phase.value.upper()}"))
         self._outflow.stop()
         self._out.clear()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.end()
         if self._goodbye is not None and not self._goodbye.done():
             self._goodbye.set_result(None)
         self._transport.abort()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from relay.ingress.timer import NEVER, ProgressTimer
+from relay.timer import NEVER, ProgressTimer
 
 
 class Handle:

@@ -1,4 +1,4 @@
-"""The one timer of a session: how long the client may go without progress from where it is now."""
+"""The one timer of a session: how long its peer may go without progress from where it is now."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,7 +12,7 @@ def _nobody() -> None:
 
 
 class ProgressTimer:
-    """Calls back once the client has made no progress for as long as it was given.
+    """Calls back once the peer has made no progress for as long as it was given.
 
     Progress moves the deadline and nothing else; the loop's handle is replaced only when it would come too late, or
     when it has come too early. So what is sent octet by octet costs nothing here.
@@ -28,17 +28,17 @@ class ProgressTimer:
         self._handle: asyncio.TimerHandle | None = None
 
     def until(self, deadline: float) -> None:
-        """From now on the client has until then, by the loop's clock."""
+        """From now on the peer has until then, by the loop's clock."""
         self._deadline = deadline
         if deadline < self._due:
             self._set()
 
     def give(self, seconds: float) -> None:
-        """From now on the client has so many seconds."""
+        """From now on the peer has so many seconds."""
         self.until(self._loop.time() + seconds)
 
     def stop(self) -> None:
-        """The client has all the time in the world."""
+        """The peer has all the time in the world."""
         self._deadline = NEVER
 
     def end(self) -> None:
