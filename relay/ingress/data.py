@@ -71,7 +71,7 @@ class DataReader:
         self._line_end = line_end
         # RFC 5321 §4.1.1.4: the CRLF of the DATA command counts as the one before a first dot. It is not content.
         self._held = line_end.octets
-        self._last = b""
+        self._last = line_end.octets
         self._lines = Unwrapper(line_end)
         self._header = bytearray()
         self._in_header = True
@@ -141,7 +141,7 @@ class DataReader:
             rest = None
             undecided = self._undecided(held)
             self._held = held[len(held) - undecided :]
-            self._last = held[-5:]
+            self._last = (self._last + octets[-5:])[-5:]
             unstuffed = line_end.octets.join(pieces)
             self._keep(unstuffed[: len(unstuffed) - undecided + self._held.count(b".")])
         self._body.share.settle(self._used)

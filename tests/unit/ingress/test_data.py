@@ -168,12 +168,14 @@ def test_measures():
     assert short.content().longest_line == 0
 
 
+@pytest.mark.parametrize("size", [0, 1, 2, 3])
 @pytest.mark.parametrize(
-    ("octets", "stalled"), [(b"a\n.\n", True), (b"a\n.\r\n", True), (b"a\r\n.", False), (b"a\n", False)]
+    ("octets", "stalled"),
+    [(b"a\n.\n", True), (b"a\n.\r\n", True), (b".\n", True), (b"a\r\n.", False), (b"a\n", False)],
 )
-def test_a_client_that_believes_to_be_done_is_noticed(octets, stalled):
-    """LF.LF in a CRLF session stalls the client; the reader knows."""
-    reader, rest = read(octets)
+def test_a_client_that_believes_to_be_done_is_noticed(octets, stalled, size):
+    """LF.LF in a CRLF session stalls the client; the reader knows, however the octets came."""
+    reader, rest = read(octets, size=size)
 
     assert rest is None
     assert reader.stalled is stalled
