@@ -56,7 +56,7 @@ class Unwrapper:
             octets, self._before = octets[self._before :], 0
         octets = self._with_crlf(octets)
         self.size += len(octets)
-        if b"\0" in octets:
+        if octets.find(0) >= 0:  # `in` asks first whether what it looks for is a number, at some expense
             # RFC 5322 has none, and some readers drop it: a dot behind it would then end the data for them.
             self.nul = True
             octets = octets.replace(b"\0", b"")

@@ -255,20 +255,20 @@ class Session(asyncio.Protocol):
         match move:
             case Move.LISTEN:
                 pass
-            case Move.SPEAK:
-                self._speak(job)
             case Move.CONTENT:
                 self._send_content(job)
-            case Move.DECLINE | Move.RESET:
-                self._out.append(b".\r\n" if move is Move.DECLINE else b"RSET\r\n")
-                self._expect(job)
-                job.deadline = self._loop.time() + min(LEAVE_SECONDS, self._timeouts.command)
             case Move.DONE:
                 if self._floor is job:
                     self._floor = None
                 job.finish()
                 if self._doomed and all(other.done.done() for other in self._expected):
                     self._break(FailureKind.LOST, "given up")
+            case Move.SPEAK:
+                self._speak(job)
+            case Move.DECLINE | Move.RESET:
+                self._out.append(b".\r\n" if move is Move.DECLINE else b"RSET\r\n")
+                self._expect(job)
+                job.deadline = self._loop.time() + min(LEAVE_SECONDS, self._timeouts.command)
             case Move.ABORT:
                 job.finish()
                 if job.transaction.confused:
