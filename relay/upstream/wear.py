@@ -7,6 +7,7 @@ is near has its successor dialled before it is needed.
 """
 
 from collections.abc import Collection
+from itertools import pairwise
 from typing import Final
 
 DIAL: Final = 10  # messages that a connection carries while another is dialled, one in each round trip
@@ -19,17 +20,17 @@ def lifetime(messages: int, connections: int, left: Collection[int]) -> int:
     quarter of what they carry, as what is not carried is paid for with more dials. Where the ends of others leave no
     room for that, it is as far from the next as can be, and carries half at least.
     """
-    apart = max(1, messages // (4 * connections))
-    best, distance = messages, -1
-    for end in range(messages, messages - messages // 2 - 1, -1):
-        nearest = apart
-        for other in left:
-            nearest = min(nearest, abs(end - other))
-        if nearest > distance:
-            best, distance = end, nearest
-        if distance == apart:
-            break
-    return best
+    apart, least = max(1, messages // (4 * connections)), messages - messages // 2
+    ends = sorted(left)
+
+    def room(end: int) -> int:
+        return min([apart, *(abs(end - other) for other in ends)])
+
+    # Of all ends with the same room, the last is one of these: there may be millions of others.
+    below = [end - apart for end in ends]
+    between = [(end + following + 1) // 2 for end, following in pairwise(ends)]
+    possible = [end for end in [*below, *between] if least < end < messages]
+    return max([least, *possible, messages], key=lambda end: (room(end), end))
 
 
 def near_end(messages: int) -> int:

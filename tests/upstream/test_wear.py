@@ -29,12 +29,27 @@ def test_a_new_connection_ends_apart_from_the_others(messages, connections, left
     assert lifetime(messages, connections, left) == lasts
 
 
-@given(st.integers(1, 1000), st.integers(1, 50), st.data())
-def test_it_carries_half_of_what_it_may_at_least(messages, connections, data):
-    """Wherever the others end."""
+@given(st.integers(1, 200), st.integers(1, 20), st.data())
+def test_no_end_has_more_room_and_no_later_one_as_much(messages, connections, data):
+    """Of those with half of what it may carry, or more, wherever the others end; beyond a share of it, room is room."""
     left = data.draw(st.lists(st.integers(0, messages), max_size=connections))
+    enough = max(1, messages // (4 * connections))
 
-    assert messages - messages // 2 <= lifetime(messages, connections, left) <= messages
+    def room(end):
+        return min([enough, *(abs(end - other) for other in left)])
+
+    lasts = lifetime(messages, connections, left)
+
+    possible = range(messages - messages // 2, messages + 1)
+    assert lasts in possible
+    assert all(room(end) < room(lasts) if end > lasts else room(end) <= room(lasts) for end in possible)
+
+
+def test_a_connection_for_ever_is_thought_about_no_longer():
+    """Not each of its ends by itself: nothing else happens meanwhile."""
+    messages = 10**12
+
+    assert lifetime(messages, 10, [messages]) == messages - messages // 40
 
 
 @pytest.mark.parametrize(("messages", "apart"), [(100, 2), (20, 1)])
