@@ -1,4 +1,4 @@
-"""`python -m benchmarks.instructions`: what a message of 2 kB costs, in instructions of the processor.
+"""`python -m benchmarks.instructions`: what a message costs, in instructions of the processor.
 
 The time that something takes differs by a fifth between two minutes where others share the machine; the number of
 instructions differs by a hundredth. So this shows whether a change has made a message cheaper, and whose work it is: a
@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.instructions", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--messages", type=int, default=400, help="that are counted (default 400)")
+    parser.add_argument("--size", type=int, default=SIZE, metavar="OCTETS", help=f"of each (default {SIZE})")
     parser.add_argument("--clients", type=int, default=10, help="that send them (default 10)")
     parser.add_argument("--delivery", choices=DELIVERIES, help="this one only (default: each)")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="keep the profile of the last one")
@@ -57,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             directory = Path(scratch) / delivery
             directory.mkdir()
             try:
-                columns[delivery] = count(directory, delivery, options.clients, options.messages, profile)
+                load = ("--size", options.size, "--clients", options.clients, "--timeout", 60)
+                columns[delivery] = count(directory, delivery, options.messages, load, profile)
             except PeerError as error:
                 print(error, file=sys.stderr)
                 return 1
@@ -66,8 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def count(directory: Path, delivery: str, clients: int, messages: int, profile: Path) -> Counter[str]:
-    """Instructions by library, for so many messages; raises PeerError. `profile` is written as callgrind does."""
+def count(directory: Path, delivery: str, messages: int, load: Sequence[str | float], profile: Path) -> Counter[str]:
+    """Instructions by library, for so many messages; raises PeerError.
+
+    `load`: options of the load generator. `profile` is written as callgrind does.
+    """
     issued = certificates.issue(directory, "127.0.0.1")
     with Sink(issued) as sink:
         place = Place(directory, free_port(), sink.host, sink.port, issued.ca)
@@ -75,7 +80,6 @@ def count(directory: Path, delivery: str, clients: int, messages: int, profile: 
             "relay", f"the relay under valgrind, delivery: {delivery}", lambda place: _command(place, delivery, profile)
         )
         with started(peer, place) as pid:
-            load = ("--size", SIZE, "--clients", clients, "--timeout", 60)
             run_load(place.port, "--messages", WARM_UP, *load)
             await_arrival(sink, WARM_UP)
             _counting(pid, on=True)

@@ -24,7 +24,7 @@ def splitter(line_end: bytes) -> Callable[[bytes], list[bytes]]:
         for _ in range(len(octets) // _SPARSE + 1):
             dot = octets.find(b".", dot + 1)
             if dot < 0:
-                return [*pieces, octets[start:]]
+                return [*pieces, octets[start:]] if pieces else [octets]
             end = dot - len(line_end)
             if end >= start and octets.startswith(line_end, end):
                 pieces.append(octets[start:end])

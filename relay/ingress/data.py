@@ -130,7 +130,8 @@ class DataReader:
 
     def _take(self, octets: bytes) -> bytes | None:
         """The same for a piece that is small enough to be worked on as a whole."""
-        held = self._held + octets
+        # Compiled, octets are copied to have nothing added or taken off: a large message, some more times than need be.
+        held = self._held + octets if self._held else octets
         line_end = self._line_end
         pieces = line_end.split_at_dots(held)
         end = self._end(pieces)
@@ -143,7 +144,8 @@ class DataReader:
             self._held = held[len(held) - undecided :]
             self._last = (self._last + octets[-5:])[-5:]
             unstuffed = line_end.octets.join(pieces)
-            self._keep(unstuffed[: len(unstuffed) - undecided + self._held.count(b".")])
+            decided = len(unstuffed) - undecided + self._held.count(b".")
+            self._keep(unstuffed[:decided] if undecided else unstuffed)
         self._body.share.settle(self._used)
         return rest
 

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from io import FileIO
 from pathlib import Path
 from typing import Any, Final
@@ -92,13 +92,16 @@ def checksum(header: bytes, body: Body) -> int:
 
 def joined(crc: int, behind: int, size: int) -> int:
     """The CRC-32 of octets with `crc` and, behind them, `size` octets with `behind`: what zlib calls crc32_combine."""
-    power = 1 << 23  # x to the 8th: an octet more
-    while size:
-        if size & 1:
-            crc = _times(power, crc)
-        power = _times(power, power)
-        size >>= 1
+    for power in range(size.bit_length()):
+        if size >> power & 1:
+            crc = _times(_octets(power), crc)
     return crc ^ behind
+
+
+@cache
+def _octets(power: int) -> int:
+    """The factor that stands for 2 to this power octets more."""
+    return _times(_octets(power - 1), _octets(power - 1)) if power else 1 << 23  # x to the 8th
 
 
 def _times(one: int, other: int) -> int:

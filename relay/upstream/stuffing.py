@@ -33,9 +33,9 @@ def _stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:
             yield chunk
         octets = held + chunk if held else chunk
         held = b"\r" if octets.endswith(b"\r") else b""  # its LF is in the next piece
-        octets = octets[: len(octets) - len(held)]
+        if held:
+            octets = octets[:-1]
         if octets:
-            line_end = octets.endswith(b"\r\n")
-            first = b"." if line_start and octets.startswith(b".") else b""
-            yield first + b"\r\n..".join(_split_at_dots(octets))
-            line_start = line_end
+            text = b"\r\n..".join(_split_at_dots(octets))
+            yield b"." + text if line_start and octets.startswith(b".") else text
+            line_start = octets.endswith(b"\r\n")
