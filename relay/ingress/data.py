@@ -130,7 +130,7 @@ class DataReader:
 
     def _take(self, octets: bytes) -> bytes | None:
         """The same for a piece that is small enough to be worked on as a whole."""
-        # Compiled, octets are copied to have nothing added or taken off: a large message, some more times than need be.
+        # Compiled, `+` and a slice copy their octets even where they change nothing.
         held = self._held + octets if self._held else octets
         line_end = self._line_end
         pieces = line_end.split_at_dots(held)
