@@ -1,9 +1,9 @@
 """`python -m benchmarks.instructions`: what a message costs, in instructions of the processor.
 
 The time that something takes differs by a fifth between two minutes where others share the machine; the number of
-instructions differs by a hundredth. So this shows whether a change has made a message cheaper, and whose work it is: a
-line for each library of the process, its own instructions alone. The kernel's are not counted, and what waits costs
-nothing. Valgrind runs the relay (Debian: `apt-get install valgrind`), some fifty times slower than it is.
+instructions differs by one to three hundredths. So this shows whether a change has made a message cheaper, and whose
+work it is: a line for each library of the process, its own instructions alone. The kernel's are not counted, and what
+waits costs nothing. Valgrind runs the relay (Debian: `apt-get install valgrind`), some fifty times slower than it is.
 
 With `--profile FILE` the profile stays, for `callgrind_annotate --inclusive=yes FILE` or KCachegrind.
 
@@ -24,10 +24,12 @@ from benchmarks import certificates, ours, rig
 from benchmarks.instruments import Sink, run_load
 from benchmarks.measure import await_arrival
 from benchmarks.peers import Peer, started
-from benchmarks.place import PeerError, Place, free_port
+from benchmarks.place import PeerError, Place, free_port, log_tail
+from benchmarks.plan import at_least_one
 
 SIZE: Final = 2_000
 WARM_UP: Final = 200  # messages, until everything has been imported, compiled by SQLite, and specialised by Python
+CONTROL_WITHIN: Final = 60  # seconds
 PARTS: Final = 12  # lines of the table
 DELIVERIES: Final = ("cut-through", "queue")
 
@@ -37,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.instructions", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--messages", type=int, default=400, help="that are counted (default 400)")
-    parser.add_argument("--size", type=int, default=SIZE, metavar="OCTETS", help=f"of each (default {SIZE})")
-    parser.add_argument("--clients", type=int, default=10, help="that send them (default 10)")
+    parser.add_argument("--messages", type=at_least_one, default=400, help="that are counted (default 400)")
+    parser.add_argument("--size", type=at_least_one, default=SIZE, metavar="OCTETS", help=f"of each (default {SIZE})")
+    parser.add_argument("--clients", type=at_least_one, default=10, help="that send them (default 10)")
     parser.add_argument("--delivery", choices=DELIVERIES, help="this one only (default: each)")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="keep the profile of the last one")
     options = parser.parse_args(arguments)
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     columns = {}
     with tempfile.TemporaryDirectory(prefix="relay-instructions-") as scratch:
-        profile = options.profile or Path(scratch) / "profile"
+        profile = (options.profile or Path(scratch) / "profile").absolute()  # the relay is started elsewhere
         for delivery in [options.delivery] if options.delivery else DELIVERIES:
             directory = Path(scratch) / delivery
             directory.mkdir()
@@ -82,19 +84,22 @@ def count(directory: Path, delivery: str, messages: int, load: Sequence[str | fl
         with started(peer, place) as pid:
             run_load(place.port, "--messages", WARM_UP, *load)
             await_arrival(sink, WARM_UP)
-            _counting(pid, on=True)
+            _switch(pid, "on", place)
             run_load(place.port, "--messages", messages, "--first-serial", WARM_UP, *load)
             await_arrival(sink, WARM_UP + messages)
-            _counting(pid, on=False)
+            _switch(pid, "off", place)
         if sink.read().distinct != WARM_UP + messages:
-            raise PeerError(f"{WARM_UP + messages - sink.read().distinct} messages did not arrive")
-    return read_profile(profile.read_text(errors="replace"))
+            raise PeerError(f"{WARM_UP + messages - sink.read().distinct} messages did not arrive:\n{log_tail(place)}")
+    try:
+        return read_profile(profile.read_text(errors="replace"))
+    except OSError as error:
+        raise PeerError(f"the relay left no profile ({error}):\n{log_tail(place)}") from error
 
 
 def _command(place: Place, delivery: str, profile: Path) -> list[str]:
     configuration = ours.configure(place)
     configuration["identities"] = [{"name": "default", "delivery": delivery}]
-    # How many dials fall into so few messages is chance: there are none.
+    # How many connections are worn out within so few messages is chance: none is.
     configuration["upstream"]["messages_per_connection"] = 1_000_000
     return [
         *("valgrind", "--tool=callgrind", "--instr-atstart=no", "--fair-sched=yes", f"--callgrind-out-file={profile}"),
@@ -102,9 +107,13 @@ def _command(place: Place, delivery: str, profile: Path) -> list[str]:
     ]
 
 
-def _counting(pid: int, *, on: bool) -> None:
-    command = ["callgrind_control", "-i", "on" if on else "off", str(pid)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60)
+def _switch(pid: int, way: str, place: Place) -> None:
+    """Counting goes `way`, "on" or "off"; raises PeerError."""
+    command = ["callgrind_control", "-i", way, str(pid)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=CONTROL_WITHIN)
+    except (subprocess.SubprocessError, OSError) as error:
+        raise PeerError(f"counting cannot be switched {way} ({error}):\n{log_tail(place)}") from error
 
 
 def read_profile(text: str) -> Counter[str]:

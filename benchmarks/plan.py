@@ -53,12 +53,12 @@ def read_plan(arguments: Sequence[str]) -> Plan:
     """The command line as a plan. `--quick` changes defaults only; `--sizes` or `--rtt` alone leaves the other out."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Compare relays side by side.")
     parser.add_argument("--quick", action="store_true", help="few short rounds of the main peers")
-    parser.add_argument("--rounds", type=_count, help="rounds over all peers (default 5; quick: 1 to 3)")
+    parser.add_argument("--rounds", type=at_least_one, help="rounds over all peers (default 5; quick: 1 to 3)")
     parser.add_argument("--seconds", type=_positive, help="load per run (default 4, quick: 1.25; twice that at 1 MB)")
     parser.add_argument("--sizes", type=_sizes, help="without distance: 2kB,50kB,1MB is the default")
     parser.add_argument("--rtt", type=_distances, metavar="MS", help="round trip times to the sink: 20,80 by default")
     parser.add_argument("--only", type=_peers, help=f"some of {','.join(PEERS)}")
-    parser.add_argument("--clients", type=_count, default=10, help="clients at work at a time (default 10)")
+    parser.add_argument("--clients", type=at_least_one, default=10, help="clients at work at a time (default 10)")
     parser.add_argument("--pipelining", action="store_true", help="clients send MAIL, RCPT and DATA in one flight")
     parser.add_argument("--reply-delay", type=_positive, default=0.0, metavar="MS", help="let the sink answer so late")
     options = parser.parse_args(arguments)
@@ -91,7 +91,8 @@ def read_plan(arguments: Sequence[str]) -> Plan:
     return Plan([each for each in stages if each.peers], left_out, options.reply_delay)
 
 
-def _count(text: str) -> int:
+def at_least_one(text: str) -> int:
+    """A whole number, as a type of argparse's."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1")
     return int(text)

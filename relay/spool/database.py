@@ -20,8 +20,8 @@ LOG_LIMIT: Final = 64 * 1024 * 1024  # octets of the write-ahead log that are ke
 
 _MOVE_AFTER: Final = 4096  # pages of it, 16 MB, that are moved into the database together
 
-# Of these, too, the module looks for an adapter each time, first in its table; two failed searches later it takes them
-# as they are. In a row with NULLs that was a third of the price of binding it.
+# For each blob and each NULL of a row the module looks for an adapter, and takes it as it is when three searches have
+# failed. What stands in its table the first finds: in a row with NULLs that saves a third of the price of binding.
 sqlite3.register_adapter(bytes, bytes)
 sqlite3.register_adapter(NoneType, lambda nothing: nothing)
 

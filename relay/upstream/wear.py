@@ -6,6 +6,7 @@ worn out at once, and nobody would be left to carry anything. So their ends are 
 is near has its successor dialled before it is needed.
 """
 
+from bisect import bisect_left
 from collections.abc import Collection
 from itertools import pairwise
 from typing import Final
@@ -21,10 +22,11 @@ def lifetime(messages: int, connections: int, left: Collection[int]) -> int:
     room for that, it is as far from the next as can be, and carries half at least.
     """
     apart, least = max(1, messages // (4 * connections)), messages - messages // 2
-    ends = sorted(left)
+    ends = sorted(set(left))
 
     def room(end: int) -> int:
-        return min([apart, *(abs(end - other) for other in ends)])
+        following = bisect_left(ends, end)
+        return min([apart, *(abs(end - other) for other in ends[max(0, following - 1) : following + 1])])
 
     # Of all ends with the same room, the last is one of these: there may be millions of others.
     below = [end - apart for end in ends]
