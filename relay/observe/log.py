@@ -36,6 +36,7 @@ QUEUE_RECLAIMED: Final = "queue.reclaimed"
 QUEUE_COMMAND: Final = "queue.command"
 SPOOL_DOWN: Final = "spool.down"
 SPOOL_UP: Final = "spool.up"
+SPOOL_BALLAST: Final = "spool.ballast"
 SPOOL_MIGRATED: Final = "spool.migrated"
 SPOOL_QUARANTINED: Final = "spool.quarantined"
 ATTEMPT_DONE: Final = "attempt.done"
@@ -74,6 +75,7 @@ EVENTS: Final[Mapping[str, str]] = {
     QUEUE_COMMAND: "an operator has moved a stored message",
     SPOOL_DOWN: "the spool cannot be written; mail that needs it is refused for now",
     SPOOL_UP: "the spool can be written again",
+    SPOOL_BALLAST: "the disk is full: what was put by for mail that is stored already was given up",
     SPOOL_MIGRATED: "the spool was brought up to the schema of this version",
     SPOOL_QUARANTINED: "something in the spool was damaged or nobody's, and was put aside",
     ATTEMPT_DONE: "one attempt at one recipient is over, with everything that is known about it",

@@ -11,6 +11,12 @@ LOOK: Final = 1.0  # seconds for which plenty of room is still plenty
 _SHARE: Final = 8  # a message is written to the log and to the database, and others write too
 
 
+def free(directory: Path) -> int:
+    """Octets that may still be written to the disk of a directory; raises OSError."""
+    disk = os.statvfs(directory)
+    return disk.f_bavail * disk.f_frsize
+
+
 class Room:
     """`reserve` octets of the disk that holds `directory` are to stay free. `now` is a monotonic clock."""
 
@@ -27,18 +33,21 @@ class Room:
         if self._spare <= 0 or self._now() >= self._until:
             self._look()
 
+    def doubt(self) -> None:
+        """The disk has just been full: whatever was seen before, look again."""
+        self._until = float("-inf")
+
     def _look(self) -> None:
         try:
-            disk = os.statvfs(self._directory)
+            left = free(self._directory)
         except OSError as error:
             raise SpoolUnavailable(error.strerror or str(error)) from error
-        free = disk.f_bavail * disk.f_frsize
-        if free < self._reserve:
+        if left < self._reserve:
             self._spare = 0
             raise SpoolUnavailable(
-                f"{free} octets free on the disk, {self._reserve} are kept in reserve (spool.reserve)", full=True
+                f"{left} octets free on the disk, {self._reserve} are kept in reserve (spool.reserve)", full=True
             )
-        self._spare = (free - self._reserve) // _SHARE
+        self._spare = (left - self._reserve) // _SHARE
         self._until = self._now() + LOOK
 
     @property

@@ -34,9 +34,10 @@ from relay.core.spooled import (
 from relay.observe import log as events
 from relay.spool import claims, commands, database, reading, rows
 from relay.spool.background import Background
+from relay.spool.ballast import Ballast
 from relay.spool.clock import SpoolClock
 from relay.spool.content import ContentStore, Draft
-from relay.spool.database import unusable
+from relay.spool.database import SpoolFull, unusable
 from relay.spool.files import ContentFiles
 from relay.spool.health import Health
 from relay.spool.lock import SpoolLock
@@ -59,19 +60,22 @@ def path_of(url: str) -> Path:
 class SqliteSpool:
     """One open spool. Made by `open`."""
 
-    def __init__(self, path: Path, lock: SpoolLock, store: ContentStore, clock: Clock, reserve: int) -> None:
+    def __init__(
+        self, path: Path, lock: SpoolLock, store: ContentStore, clock: Clock, reserve: int, ballast: Ballast
+    ) -> None:
         self.path = path
         self._lock = lock
         self._store = store
         self._wall = clock.now
         self._room = Room(path.parent, reserve, clock.monotonic)
+        self._ballast = ballast
         self._health = Health(path, self._probe)
         self._background = Background()
         self._loading: set[str] = set()  # claims of ours that are being read, however long that takes
         self._unused: set[str] = set()  # claims of ours that nobody has heard of
         self._doomed: set[str] = set()  # files whose rows could not be committed
         self._clock = _prepare(path, clock)
-        self._writer = Writer(path, self._database_heard)
+        self._writer = Writer(path, self._database_heard, self._make_room)
         self._files = ContentFiles(store, self._background)
         # Two readers: no search of a person makes the mail wait.
         self._reader = Reader(path, "spool-reader")
@@ -84,6 +88,18 @@ class SqliteSpool:
         Raises SpoolInUse, or SpoolUnusable with the cause and the remedy. Claims that a dead process held are due.
         """
         path = database.real(path)
+        ballast = Ballast(path, reserve)
+        try:
+            spool = await cls._open(path, clock, reserve, socket, ballast)
+        except SpoolFull:
+            if not ballast.give_up():
+                raise
+            spool = await cls._open(path, clock, reserve, socket, ballast)
+        await asyncio.to_thread(ballast.put_by)
+        return spool
+
+    @classmethod
+    async def _open(cls, path: Path, clock: Clock, reserve: int, socket: str | None, ballast: Ballast) -> Self:
         try:
             lock = SpoolLock.take(path, socket=socket)
         except OSError as error:
@@ -91,7 +107,7 @@ class SqliteSpool:
         try:
             store = ContentStore(path)
             store.prepare()
-            spool = cls(path, lock, store, clock, reserve)
+            spool = cls(path, lock, store, clock, reserve, ballast)
         except (OSError, sqlite3.Error) as error:
             lock.close()
             raise unusable(path, error) from error
@@ -139,6 +155,11 @@ class SqliteSpool:
         self._health.report("database", problem)
         if problem is None and self._doomed:
             _ = self._background.begin(self._settle_doomed())
+
+    def _make_room(self) -> bool:
+        """The disk is full, the writer says, from its thread: for what is here already there is something put by."""
+        self._room.doubt()
+        return self._ballast.give_up()
 
     async def _settle_doomed(self) -> None:
         """Whatever the log still held is in the database now: files that have no row will never have one."""
@@ -332,6 +353,7 @@ class SqliteSpool:
         return await self._writer.run(lambda connection: claims.hold_over_age(connection, blocked, SWEEP, now))
 
     async def purge(self, *, failed_for: float, ended_for: float) -> int:
+        await asyncio.to_thread(self._ballast.put_by)  # a disk that was full may have room again
         now = self._clock.now()
         gone = await self._writer.run(
             lambda connection: rows.purge(connection, now - failed_for, now - ended_for, SWEEP),

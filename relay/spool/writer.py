@@ -62,11 +62,15 @@ class _Work:
 class Writer:
     """Commits operations in the order they come. `on_health` hears, in the loop, what is wrong with it, or None."""
 
-    def __init__(self, path: Path, on_health: Health) -> None:
-        """Raises sqlite3.Error or OSError where the database cannot be opened."""
+    def __init__(self, path: Path, on_health: Health, make_room: Callable[[], bool]) -> None:
+        """`make_room` is asked, in the thread, where the disk is full: it says whether it has made any.
+
+        Raises sqlite3.Error or OSError where the database cannot be opened.
+        """
         self._path = path
         self._log = path.with_name(path.name + "-wal")
         self._on_health = on_health
+        self._make_room = make_room
         self._loop = asyncio.get_running_loop()
         self._connection: sqlite3.Connection | None = connect(path)
         self._file = _identity(path)
@@ -159,14 +163,12 @@ class Writer:
                 self._connection.close()
 
     def _serve(self, group: Sequence[_Work]) -> None:
-        """Do what a group asks for, and commit it."""
-        try:
-            try:
-                self._transact(group, self._all)
-            except _Unfit:
-                self._transact(group, self._each)
-        except (sqlite3.Error, OSError) as error:
-            unavailable = self._failed(error)
+        """Do what a group asks for; once more, where there was no room and some could be made."""
+        failure = self._commit(group)
+        if failure is not None and lacks_room(failure) and self._make_room():
+            failure = self._commit(group)
+        if failure is not None:
+            unavailable = self._failed(failure)
             for work in group:
                 work.error = unavailable
             return
@@ -180,6 +182,18 @@ class Writer:
                 self._keep_log_short()
             except (sqlite3.Error, OSError) as error:
                 self._failed(error)
+
+    def _commit(self, group: Sequence[_Work]) -> sqlite3.Error | OSError | None:
+        """What has kept the whole of it from being done; None if it was."""
+        try:
+            try:
+                self._transact(group, self._all)
+            except _Unfit:
+                self._transact(group, self._each)
+        except (sqlite3.Error, OSError) as error:
+            self._doubt(error)
+            return error
+        return None
 
     def _keep_log_short(self) -> None:
         """SQLite moves the log into the database by itself, but tells nobody when that fails, or the log has gone.
@@ -222,6 +236,7 @@ class Writer:
         """Each for itself: what fails leaves nothing behind."""
         for work in group:
             connection.execute("SAVEPOINT operation")
+            work.error = None
             try:
                 (work.result,) = work.batch(connection, [work.item])
             except Exception as error:
@@ -250,14 +265,16 @@ class Writer:
         return self._connection
 
     def _failed(self, error: sqlite3.Error | OSError) -> SpoolUnavailable:
-        """What an error means for everybody; after one of the disk the connection is given up."""
+        """What an error means for everybody."""
         unavailable = unavailable_by(error)
-        if isinstance(error, OSError) or _name(error).startswith(_REOPEN):
-            self._give_up()
+        self._doubt(error)
         self._report(str(unavailable))
         return unavailable
 
-    def _give_up(self) -> None:
+    def _doubt(self, error: sqlite3.Error | OSError) -> None:
+        """After an error of the disk the connection is given up."""
+        if not isinstance(error, OSError) and not _name(error).startswith(_REOPEN):
+            return
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()

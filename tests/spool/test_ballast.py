@@ -1,0 +1,182 @@
+"""Room that is put by: the disk is full of other people's files, and the mail that is here goes on."""
+
+import asyncio
+import stat
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from relay.core.lifecycle import State
+from relay.core.spooled import SpoolUnavailable
+from relay.observe import log as events
+from relay.spool.ballast import SIZE, Ballast
+from relay.spool.database import SpoolFull
+from relay.spool.room import free
+from relay.spool.sqlite import SqliteSpool
+from tests.spool.driven import small_disk
+from tests.support.clock import ManualClock
+from tests.support.mail import LARGE, delivered, deposit
+
+RESERVE = 4 * 1024 * 1024
+LONG_AGO = {"failed_for": 1e9, "ended_for": 1e9}
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "12m") as disk:
+        yield disk
+
+
+@asynccontextmanager
+async def opened(disk: Path, reserve: int = RESERVE) -> Any:
+    spool = await SqliteSpool.open(disk / "spool.db", ManualClock(), reserve=reserve)
+    try:
+        yield spool
+    finally:
+        await spool.close()
+
+
+@contextmanager
+def full(disk: Path) -> Iterator[None]:
+    """Others have filled it to the last octet."""
+    others = disk / "others"
+    others.write_bytes(bytes(free(disk)))
+    assert free(disk) == 0
+    try:
+        yield
+    finally:
+        others.unlink()
+
+
+def ballast_of(disk: Path) -> Path:
+    return disk / "spool.db.ballast"
+
+
+async def test_half_of_the_reserve_is_put_by_and_really_taken_from_the_disk(disk: Path) -> None:
+    before = free(disk)
+    async with opened(disk):
+        status = ballast_of(disk).stat()
+        assert free(disk) < before - RESERVE // 2
+
+    assert status.st_size == RESERVE // 2
+    assert status.st_blocks * 512 == status.st_size
+    assert stat.S_IMODE(status.st_mode) == 0o600
+
+
+def test_however_large_the_reserve_no_more_is_put_by_than_the_log_needs(tmp_path: Path) -> None:
+    Ballast(tmp_path / "spool.db", 2 * SIZE + 1_000_000).put_by()
+
+    assert ballast_of(tmp_path).stat().st_size == SIZE
+
+
+@pytest.mark.parametrize("reserve", [0, 9_000_000], ids=["no reserve", "too little room"])
+async def test_nothing_is_put_by_at_the_expense_of_the_reserve(disk: Path, reserve: int) -> None:
+    async with opened(disk, reserve) as spool:
+        assert not ballast_of(disk).exists()
+        await spool.put(deposit("Q1"))
+
+
+async def test_what_is_put_by_already_stays_as_it_is(disk: Path) -> None:
+    async with opened(disk):
+        pass
+    before = ballast_of(disk).stat()
+
+    async with opened(disk) as spool:
+        await spool.purge(**LONG_AGO)
+    async with opened(disk, reserve=0):  # the commands of an operator, while no relay runs
+        pass
+
+    assert ballast_of(disk).stat().st_mtime_ns == before.st_mtime_ns
+    assert ballast_of(disk).stat().st_ino == before.st_ino
+
+
+async def test_while_the_disk_is_full_stored_mail_is_claimed_and_settled_and_new_mail_refused(disk: Path) -> None:
+    async with opened(disk) as spool:
+        for number in range(20):
+            await spool.put(deposit(f"Q{number:02}", body=LARGE[:100_000]))
+        with full(disk), capture_logs() as logs:
+            claimed = await spool.claim(20)
+            await asyncio.gather(*(spool.record(claim.message.queue_id, delivered()) for claim in claimed.claims))
+
+            for body in (b"\r\nsmall\r\n", LARGE):
+                with pytest.raises(SpoolUnavailable, match="are kept in reserve") as refused:
+                    await spool.put(deposit("Q90", body=body))
+                assert refused.value.full
+            assert spool.problem is not None
+            assert not ballast_of(disk).exists()
+            assert [one for one in logs if one["event"] == events.SPOOL_BALLAST] == [
+                {
+                    "event": events.SPOOL_BALLAST,
+                    "log_level": "warning",
+                    "path": str(ballast_of(disk)),
+                    "octets": RESERVE // 2,
+                }
+            ]
+            assert events.SPOOL_DOWN not in [one["event"] for one in logs]
+
+        assert (await spool.stats()).messages[State.DELIVERED] == 20
+        assert not ballast_of(disk).exists()
+        await spool.purge(**LONG_AGO)
+        assert ballast_of(disk).stat().st_size == RESERVE // 2
+        async with asyncio.timeout(10):
+            while spool.problem is not None:  # noqa: ASYNC110 - it is asked, as load balancers ask
+                await asyncio.sleep(0.01)
+        await spool.put(deposit("Q91"))
+
+
+async def test_a_spool_on_a_full_disk_is_opened_and_its_mail_goes_on(disk: Path) -> None:
+    async with opened(disk) as spool:
+        await spool.put(deposit("Q1", body=LARGE))
+        await spool.put(deposit("Q2"))
+
+    with full(disk):
+        async with opened(disk) as spool:
+            with pytest.raises(SpoolUnavailable, match="are kept in reserve"):
+                await spool.put(deposit("Q3"))
+            for claim in (await spool.claim(10)).claims:
+                await spool.record(claim.message.queue_id, delivered())
+            assert (await spool.stats()).messages[State.DELIVERED] == 2
+
+    async with opened(disk):
+        assert ballast_of(disk).exists()
+
+
+async def test_the_operators_commands_can_use_what_was_put_by(disk: Path) -> None:
+    """To delete mail is one way to make room."""
+    async with opened(disk) as spool:
+        await spool.put(deposit("Q1"))
+
+    with full(disk):
+        async with opened(disk, reserve=0) as spool:
+            assert (await spool.stats()).messages[State.QUEUED] == 1
+
+
+async def test_it_can_be_given_up_once(disk: Path) -> None:
+    async with opened(disk):
+        pass
+    ballast_of(disk).unlink()
+
+    with full(disk), pytest.raises(SpoolFull, match="the disk is full"):
+        async with opened(disk):
+            pass
+
+
+def test_a_disk_that_cannot_hold_it_after_all_keeps_no_part_of_it(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else was faster."""
+    monkeypatch.setattr("relay.spool.ballast.free", lambda directory: 2 * RESERVE)
+    (disk / "others").write_bytes(bytes(free(disk) - RESERVE // 4))
+
+    Ballast(disk / "spool.db", RESERVE).put_by()
+
+    assert not ballast_of(disk).exists()
+
+
+def test_where_none_was_put_by_there_is_none_to_give_up(tmp_path: Path) -> None:
+    with capture_logs() as logs:
+        assert not Ballast(tmp_path / "spool.db", RESERVE).give_up()
+
+    assert logs == []
