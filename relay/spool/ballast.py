@@ -2,7 +2,8 @@
 
 The reserve keeps mail from filling the disk; other programs may fill it all the same. Then what is put by is given up,
 for the mail that is here already: to open the spool, claim a message and write down what became of it takes a log and
-its index. Mail that comes in has no part in it, since there is less room than the reserve.
+its index. Mail that comes in has no part in it, since there is less room than the reserve. Who has filled the disk may
+fill what is given up too: so it is half of what is left each time, and the log is kept short.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from relay.spool.room import free
 log = structlog.get_logger()
 
 SIZE: Final = 20 * 1024 * 1024  # octets: the log until it is moved into the database (16 MB), its index, and some more
+_LEAST: Final = 1024 * 1024  # octets that are not halved any more
 
 
 class Ballast:
@@ -43,15 +45,27 @@ class Ballast:
             with contextlib.suppress(OSError):
                 self._path.unlink()
 
-    def give_up(self) -> bool:
-        """Make room of it. False where there is none."""
+    def is_needed(self) -> bool:
+        """Is there less room on the disk than what is put by for the day when it is full?"""
         try:
-            octets = self._there()
-            self._path.unlink()
+            return free(self._path.parent) < self._size
         except OSError:
             return False
-        log.warning(events.SPOOL_BALLAST, path=str(self._path), octets=octets)
-        return octets > 0
+
+    def give_up(self) -> bool:
+        """Make room of half of it: others may take that too, and then there is more. False where there is none."""
+        try:
+            there = self._there()
+            left = there // 2 if there > _LEAST else 0
+            if left:
+                os.truncate(self._path, left)
+            else:
+                self._path.unlink()
+        except OSError:
+            return False
+        if there:
+            log.warning(events.SPOOL_BALLAST, path=str(self._path), octets=there - left)
+        return there > 0
 
     def _there(self) -> int:
         """Octets that are put by."""

@@ -75,7 +75,7 @@ class SqliteSpool:
         self._unused: set[str] = set()  # claims of ours that nobody has heard of
         self._doomed: set[str] = set()  # files whose rows could not be committed
         self._clock = _prepare(path, clock)
-        self._writer = Writer(path, self._database_heard, self._make_room)
+        self._writer = Writer(path, self._database_heard, ballast.is_needed, self._make_room)
         self._files = ContentFiles(store, self._background)
         # Two readers: no search of a person makes the mail wait.
         self._reader = Reader(path, "spool-reader")
@@ -89,14 +89,15 @@ class SqliteSpool:
         """
         path = database.real(path)
         ballast = Ballast(path, reserve)
-        try:
-            spool = await cls._open(path, clock, reserve, socket, ballast)
-        except SpoolFull:
-            if not ballast.give_up():
-                raise
-            spool = await cls._open(path, clock, reserve, socket, ballast)
-        await asyncio.to_thread(ballast.put_by)
-        return spool
+        while True:
+            try:
+                spool = await cls._open(path, clock, reserve, socket, ballast)
+            except SpoolFull:
+                if not ballast.give_up():
+                    raise
+            else:
+                await asyncio.to_thread(ballast.put_by)
+                return spool
 
     @classmethod
     async def _open(cls, path: Path, clock: Clock, reserve: int, socket: str | None, ballast: Ballast) -> Self:

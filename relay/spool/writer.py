@@ -62,14 +62,18 @@ class _Work:
 class Writer:
     """Commits operations in the order they come. `on_health` hears, in the loop, what is wrong with it, or None."""
 
-    def __init__(self, path: Path, on_health: Health, make_room: Callable[[], bool]) -> None:
-        """`make_room` is asked, in the thread, where the disk is full: it says whether it has made any.
+    def __init__(
+        self, path: Path, on_health: Health, is_scarce: Callable[[], bool], make_room: Callable[[], bool]
+    ) -> None:
+        """Both are asked in the thread: `is_scarce` whether the log must not grow, since the disk is all but full, and
+        `make_room` where it is full: it says whether it has made any.
 
         Raises sqlite3.Error or OSError where the database cannot be opened.
         """
         self._path = path
         self._log = path.with_name(path.name + "-wal")
         self._on_health = on_health
+        self._is_scarce = is_scarce
         self._make_room = make_room
         self._loop = asyncio.get_running_loop()
         self._connection: sqlite3.Connection | None = connect(path)
@@ -163,9 +167,12 @@ class Writer:
                 self._connection.close()
 
     def _serve(self, group: Sequence[_Work]) -> None:
-        """Do what a group asks for; once more, where there was no room and some could be made."""
+        """Do what a group asks for; once more for each time that there was no room and some could be made."""
         failure = self._commit(group)
-        if failure is not None and lacks_room(failure) and self._make_room():
+        if _is_full(failure) and self._begin_log_anew():
+            failure = self._commit(group)
+        while _is_full(failure) and self._make_room():
+            self._begin_log_anew()
             failure = self._commit(group)
         if failure is not None:
             unavailable = self._failed(failure)
@@ -176,6 +183,8 @@ class Writer:
         for work in group:
             if work.then is not None and work.error is None:
                 work.then(work.result)
+        if self._is_scarce():
+            self._begin_log_anew()
         self._commits += 1
         if self._commits % LOOK == 0:
             try:
@@ -194,6 +203,19 @@ class Writer:
             self._doubt(error)
             return error
         return None
+
+    def _begin_log_anew(self) -> bool:
+        """Move all of the log into the database: then the next commit writes over it, and needs no more of the disk.
+
+        That must not wait until the log has taken all there was: the database may have to grow. The file stays as long
+        as it is, since what is given back to a full disk others take.
+        """
+        try:
+            _, written, moved = self._ready().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except (sqlite3.Error, OSError) as error:
+            self._doubt(error)
+            return False
+        return bool(written == moved)
 
     def _keep_log_short(self) -> None:
         """SQLite moves the log into the database by itself, but tells nobody when that fails, or the log has gone.
@@ -315,6 +337,10 @@ def unavailable_by(error: sqlite3.Error | OSError) -> SpoolUnavailable:
     unavailable = SpoolUnavailable(cause, full=lacks_room(error))
     unavailable.__cause__ = error
     return unavailable
+
+
+def _is_full(failure: Exception | None) -> bool:
+    return failure is not None and lacks_room(failure)
 
 
 def is_of_kind(error: SpoolUnavailable, kind: str) -> bool:
