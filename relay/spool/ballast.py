@@ -8,6 +8,7 @@ fill what is given up too: so it is half of what is left each time, and the log 
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +36,7 @@ class Ballast:
         try:
             if self._there() >= self._size or free(self._path.parent) < self._reserve + self._size:
                 return
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
                 os.posix_fallocate(descriptor, 0, self._size)
             finally:
@@ -68,5 +69,9 @@ class Ballast:
         return there > 0
 
     def _there(self) -> int:
-        """Octets that are put by."""
-        return self._path.stat().st_size if self._path.exists() else 0
+        """Octets that are put by: those that a copy has left out, as programs for backups do, are not."""
+        try:
+            status = self._path.lstat()
+        except FileNotFoundError:
+            return 0
+        return min(status.st_size, status.st_blocks * 512) if stat.S_ISREG(status.st_mode) else 0

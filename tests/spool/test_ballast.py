@@ -204,6 +204,32 @@ def test_a_disk_that_cannot_hold_it_after_all_keeps_no_part_of_it(disk: Path, mo
     assert not ballast_of(disk).exists()
 
 
+def test_what_a_copy_has_left_out_is_put_by_anew(tmp_path: Path) -> None:
+    """As when the files of the spool were moved with `rsync --sparse` or `tar --sparse`."""
+    with ballast_of(tmp_path).open("wb") as copy:
+        copy.truncate(RESERVE // 2)
+    assert not Ballast(tmp_path / "spool.db", RESERVE).give_up()
+    with ballast_of(tmp_path).open("wb") as copy:
+        copy.truncate(RESERVE // 2)
+
+    Ballast(tmp_path / "spool.db", RESERVE).put_by()
+
+    status = ballast_of(tmp_path).stat()
+    assert (status.st_size, status.st_blocks * 512) == (RESERVE // 2, RESERVE // 2)
+
+
+def test_the_file_that_a_link_of_its_name_leads_to_is_nobody_s_ballast(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"of another program")
+    for use in (Ballast.put_by, Ballast.give_up):
+        ballast_of(tmp_path).symlink_to(other)
+
+        use(Ballast(tmp_path / "spool.db", RESERVE))
+
+        assert other.read_bytes() == b"of another program"
+        assert not ballast_of(tmp_path).is_symlink()
+
+
 def test_where_none_was_put_by_there_is_none_to_give_up(tmp_path: Path) -> None:
     with capture_logs() as logs:
         assert not Ballast(tmp_path / "spool.db", RESERVE).give_up()
