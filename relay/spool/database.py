@@ -10,9 +10,10 @@ from importlib import resources
 from itertools import chain
 from pathlib import Path
 from types import NoneType
-from typing import Final
+from typing import Final, TypeVar
 
 from relay.core.spooled import SpoolUnavailable
+from relay.spool.content import ContentStore
 
 APPLICATION_ID: Final = 0x53505259  # "SPRY"; tells our files from other people's
 BUSY_SECONDS: Final = 2.0  # for a lock of somebody else's, such as a backup's
@@ -26,6 +27,7 @@ sqlite3.register_adapter(bytes, bytes)
 sqlite3.register_adapter(NoneType, lambda nothing: nothing)
 
 Row = tuple[object, ...]
+Failure = TypeVar("Failure", bound=Exception)
 _TOGETHER: Final = 16  # rows in one statement at most: each number of them is a statement to be compiled, and kept
 
 _MIGRATIONS: Final = sorted(
@@ -51,8 +53,12 @@ def real(path: Path) -> Path:
 
 def unusable(path: Path, error: Exception) -> SpoolUnusable:
     """What keeps a spool from being opened, with the remedy."""
+    error = true_cause(path, error)
     if error.full if isinstance(error, SpoolUnavailable) else lacks_room(error):
-        return SpoolFull(f"the spool {path} cannot be opened: the disk is full. Make room on it")
+        return SpoolFull(
+            f"the spool {path} cannot be opened: the disk is full, has no inodes left, or a quota is used up. Make room"
+            " on it"
+        )
     cause = (isinstance(error, OSError) and error.strerror) or str(error)
     return SpoolUnusable(
         f"the spool {path} cannot be opened: {cause}. Its directory must be there and writable for the relay's"
@@ -65,6 +71,17 @@ def lacks_room(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT}
     return getattr(error, "sqlite_errorname", None) in {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}
+
+
+def true_cause(path: Path, error: Failure) -> Failure | OSError:
+    """What has failed. SQLite says the same of a disk without inodes, or a quota, as of one that is broken."""
+    if (getattr(error, "sqlite_errorname", None) or "").startswith(("SQLITE_CANTOPEN", "SQLITE_IOERR_WRITE")):
+        try:
+            ContentStore(path).probe()
+        except OSError as found:
+            if lacks_room(found):
+                return found
+    return error
 
 
 def prepare(path: Path) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from relay.core.spooled import SpoolUnavailable
-from relay.spool.database import LOG_LIMIT, checkpoint, connect, lacks_room
+from relay.spool.database import LOG_LIMIT, checkpoint, connect, lacks_room, true_cause
 
 GROUP: Final = 256  # operations in one commit at most
 PASSES: Final = 6  # of the loop for which a group may grow, as long as each brings more
@@ -201,7 +201,7 @@ class Writer:
                 self._transact(group, self._each)
         except (sqlite3.Error, OSError) as error:
             self._doubt(error)
-            return error
+            return true_cause(self._path, error)
         return None
 
     def _begin_log_anew(self) -> bool:

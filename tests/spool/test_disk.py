@@ -102,6 +102,20 @@ async def test_a_full_disk_is_said_to_be_full(spool: Driven, path: str, large: b
     await spool.ask("put", "Q1", large=large)
 
 
+@pytest.mark.parametrize("large", [False, True])
+async def test_a_quota_that_is_used_up_is_a_full_disk(spool: Driven, large: bool) -> None:
+    """SQLite does not say so: for it that is a disk that is broken."""
+    spool.fail("write", LOG, CONTENT, errno=errno.EDQUOT)
+
+    with pytest.raises(SpoolUnavailable, match="quota exceeded") as refused:
+        await spool.ask("put", "Q1", large=large)
+
+    assert refused.value.full
+    spool.work()
+    await spool.ask("heal")
+    await spool.ask("put", "Q1", large=large)
+
+
 async def test_small_mail_goes_on_while_only_content_files_fail(spool: Driven) -> None:
     spool.fail("fsync", CONTENT)
     with pytest.raises(SpoolUnavailable):

@@ -1,6 +1,7 @@
 """Opening a spool: its schema, other people's files, and one relay at a time."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -158,6 +159,23 @@ async def test_a_full_disk_is_said_to_be_full_and_may_have_room_later(
             await _open(path)
         ballast.unlink()
 
+        await (await _open(path)).close()
+
+
+async def test_a_disk_that_has_room_and_no_inodes_is_full_and_the_relay_may_be_started_later(tmp_path: Path) -> None:
+    """It cannot make the log: of that SQLite says no more than that it cannot open it."""
+    with small_disk(tmp_path / "disk", "12m,nr_inodes=40") as disk:
+        path = disk / "spool.db"
+        await (await _open(path)).close()
+        with contextlib.suppress(OSError):
+            for number in range(40):
+                (disk / f"other-{number}").touch()
+
+        with pytest.raises(SpoolFull, match="has no inodes left"):
+            await _open(path)
+
+        for other in disk.glob("other-*"):
+            other.unlink()
         await (await _open(path)).close()
 
 
