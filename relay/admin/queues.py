@@ -22,7 +22,7 @@ from relay.core.spooled import SpoolUnavailable, UnknownMessage, Unreadable
 from relay.policy.credentials import Credentials
 from relay.policy.identity import Identities
 from relay.policy.resolver import PolicyResolver
-from relay.spool.database import SpoolUnusable
+from relay.spool.database import SpoolFull, SpoolUnusable
 from relay.spool.lock import Holder, SpoolInUse, holder
 from relay.spool.sqlite import SqliteSpool
 
@@ -169,7 +169,7 @@ class RestingQueue:
             self._spool = self._runner.run(SqliteSpool.open(database, SystemClock(), reserve=0))
         except SpoolUnusable as error:
             self._runner.close()
-            raise QueueError(str(error), CONFIG) from error
+            raise QueueError(str(error), UNAVAILABLE if isinstance(error, SpoolFull) else CONFIG) from error
         except BaseException:
             self._runner.close()
             raise

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from relay.spool.lock import SpoolLock
+from relay.spool.room import free
+from tests.spool.driven import small_disk
 from tests.support.admin import ask, fill, keeping, unix_of
 from tests.support.client import send
 from tests.support.running import port_of, relay_to, sandbox_with
@@ -231,3 +233,16 @@ async def test_what_root_does_leaves_the_spool_to_the_relays_user(tmp_path):
 
     assert ran.status == 0
     assert {path.stat().st_uid for path in tmp_path.glob("spool.db*")} == {65534}
+
+
+async def test_a_full_disk_is_69(tmp_path):
+    """As for the relay itself: it may have room the next time."""
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        config = config_of(tmp_path, spool={"url": f"sqlite:{disk}/spool.db"})
+        (disk / "spool.db").touch()
+        (disk / "others").write_bytes(bytes(free(disk)))
+
+        full = await run("queue", "stats", "--config", config)
+
+    assert full.status == 69
+    assert f"{disk}/spool.db cannot be opened: the disk is full" in full.err
