@@ -57,7 +57,8 @@ class Ballast:
         """Make room of half of it: others may take that too, and then there is more. False where there is none."""
         try:
             there = self._there()
-            left = there // 2 if there > _LEAST else 0
+            divisible = there > _LEAST and os.access(self._path, os.W_OK, effective_ids=True)
+            left = there // 2 if divisible else 0
             if left:
                 os.truncate(self._path, left)
             else:

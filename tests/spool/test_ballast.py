@@ -1,10 +1,12 @@
 """Room that is put by: the disk is full of other people's files, and the mail that is here goes on."""
 
 import asyncio
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -228,6 +230,22 @@ def test_the_file_that_a_link_of_its_name_leads_to_is_nobody_s_ballast(tmp_path:
 
         assert other.read_bytes() == b"of another program"
         assert not ballast_of(tmp_path).is_symlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave files that others cannot open")
+def test_what_is_somebody_else_s_is_given_up_as_a_whole() -> None:
+    """As when root has put the spool's files back: in a directory of its own the relay can remove it all the same."""
+    with TemporaryDirectory() as directory:
+        ballast = Ballast(Path(directory) / "spool.db", RESERVE)
+        ballast.put_by()
+        os.chown(directory, 65534, -1)
+        os.seteuid(65534)
+        try:
+            assert ballast.give_up()
+        finally:
+            os.seteuid(0)
+
+        assert os.listdir(directory) == []
 
 
 def test_where_none_was_put_by_there_is_none_to_give_up(tmp_path: Path) -> None:
