@@ -1,6 +1,7 @@
 """The admin server: health, metrics and the operator's desk over HTTP, in the relay's own loop (design, 3.4)."""
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Mapping
@@ -100,9 +101,10 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _remove(path: Path, identity: tuple[int, int]) -> None:
-    """Take the socket away, unless somebody has put another in its place."""
-    try:
+    """Take the socket away, unless somebody has put another in its place.
+
+    One that stays, as on a disk that has become read-only, is replaced at the next start.
+    """
+    with contextlib.suppress(OSError):
         if _identity(path) == identity:
             path.unlink()
-    except FileNotFoundError:
-        pass

@@ -12,6 +12,7 @@ from relay.app import Relay
 from relay.config import Config, TcpAddress
 from relay.sockets import connect_unix
 from relay.spool.lock import holder
+from tests.spool.driven import make_read_only, small_disk
 from tests.support.admin import ask, keeping, unix_of
 from tests.support.running import KEY, relay_to, sandbox_with
 
@@ -103,6 +104,18 @@ async def test_a_spool_deep_down_has_its_socket_all_the_same(tmp_path):
     assert noted is not None
     assert noted.socket == str(path)
     assert path.name not in os.listdir(folder)
+
+
+async def test_a_socket_that_cannot_be_taken_away_does_not_keep_the_spool_from_being_closed(tmp_path):
+    """Its disk has become read-only; the relay stops in order."""
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        async with (
+            sandbox_with(tmp_path / "tls") as sandbox,
+            relay_to(sandbox, **keeping(tmp_path, socket=str(disk / "admin.sock"))),
+        ):
+            make_read_only(disk)
+
+    assert holder(tmp_path / "spool.db") is None
 
 
 async def test_what_was_not_asked_for_does_not_keep_mail_from_flowing(tmp_path, capsys):
