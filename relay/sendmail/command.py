@@ -26,6 +26,7 @@ def main() -> None:
 
 def run(argv: list[str], environ: Mapping[str, str]) -> int:
     """Do what was asked for; the exit status."""
+    _occupy_standard_descriptors()
     try:
         asked = options.parse(os.path.basename(argv[0]), argv[1:])
         if asked.mode == options.NOTHING_TO_DO:
@@ -38,6 +39,17 @@ def run(argv: list[str], environ: Mapping[str, str]) -> int:
     except Failure as failure:
         complain(f"{failure}")
         return failure.status
+
+
+def _occupy_standard_descriptors() -> None:
+    """Where the caller has closed one, the relay's connection would get its number, and what is told would be said to
+    the relay. What stands in for stdin cannot be read either: a message of nothing would be sent.
+    """
+    for descriptor, way in ((0, os.O_WRONLY), (1, os.O_RDWR), (2, os.O_RDWR)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, way)  # gets the lowest number that is free: this one
 
 
 def _send(asked: Options, environ: Mapping[str, str]) -> int:

@@ -390,6 +390,26 @@ async def test_nobody_reads_what_it_says():
     os.close(writing)
 
 
+async def test_what_it_says_on_a_closed_stderr_is_not_said_to_the_relay(tmp_path):
+    """The connection does not get the number of stderr: the dialogue is what it would be."""
+    async with desk_in(tmp_path) as desk:
+        ended = await program(
+            ["bash", "--norc", "-c", f"{shlex.quote(str(PROGRAM))} -v b@example.net 2>&-"], MESSAGE, desk.environ
+        )
+
+    assert ended == Ended(0, b"", "")
+    assert desk.content == MESSAGE
+
+
+async def test_a_dialogue_on_a_closed_stdin(tmp_path):
+    """What the relay says is not read as the caller's words."""
+    async with desk_in(tmp_path) as desk:
+        ended = await program(["bash", "--norc", "-c", f"{shlex.quote(str(PROGRAM))} -bs <&-"], b"", desk.environ)
+
+    assert ended.status == os.EX_TEMPFAIL
+    assert "Bad file descriptor" in ended.err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 async def test_a_signal_ends_it_and_nothing_is_sent(number):
     """Within the message, quietly: without its dot it is none."""
