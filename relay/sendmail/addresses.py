@@ -39,7 +39,8 @@ def parse_list(text: str) -> list[str]:
             found += _mailbox(item)
             item = []
         elif not within and kind == ":":
-            item = []  # it was the name of a group
+            _group_name(item)
+            item = []
         else:
             item.append((kind, token))
             within = kind == "<" or (within and kind != ">")
@@ -50,6 +51,13 @@ def key(address: str) -> str:
     """The same for addresses that mean the same mailbox: the domain's case does not matter (RFC 5321 §2.4)."""
     local, at, domain = address.rpartition("@")
     return local + at + domain.lower()
+
+
+def _group_name(item: _Tokens) -> None:
+    """What stands before a colon gets no mail: raises AddressError if it is more than a name."""
+    if any(kind in "@<>" for kind, _ in item):
+        shown = " ".join(token for _, token in item)
+        raise AddressError(f"{shown!r} stands before a colon, where a group has its name; a comma parts addresses")
 
 
 def _mailbox(item: _Tokens) -> list[str]:

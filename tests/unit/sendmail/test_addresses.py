@@ -66,6 +66,10 @@ def test_addresses_are_read_out_of_what_surrounds_them(text, expected):
         '"a\r\nRCPT TO:<x"@b.c',
         '"a\x7f"@b.c',
         "[192.0.2.1]",
+        "a@b.c:d@e.f",
+        "Jane <a@b.c>: d@e.f",
+        "friends: a@b.c:d@e.f;",
+        "@b.c:d@e.f",
     ],
 )
 def test_what_can_be_understood_in_two_ways_is_an_error(text):
