@@ -16,7 +16,7 @@ from relay.sendmail.failure import Failure
 _NAME = rb"[!-9;-~]++[ \t]*:"
 _FIELD = re.compile(rb"(?P<name>[!-9;-~]++)[ \t]*:(?P<value>[^\n]*(?:\n[ \t][^\n]*)*)\n")
 _END = re.compile(rb"^(?![ \t]|" + _NAME + rb")[^\n]*\n", re.MULTILINE)
-_MBOX = re.compile(rb"(?:>?From [^\n]*\n)+")
+_MBOX = re.compile(rb"(?:>?From (?![ \t]*:)[^\n]*\n)+")
 _BLIND = (b"bcc", b"resent-bcc")
 _RECIPIENTS = (b"to", b"cc", b"bcc")
 _RESENT = (b"resent-to", b"resent-cc", b"resent-bcc")

@@ -47,6 +47,14 @@ def test_the_line_of_a_mailbox_file_is_dropped():
     assert bytes(Header(b"From a@b.c  Thu Jan  1 00:00:00 2026\nA: 1\n")) == b"A: 1\n"
 
 
+def test_a_first_field_with_white_space_before_its_colon_is_no_line_of_a_mailbox_file():
+    """RFC 5322, section 4.5: the author stays who it is."""
+    header = Header(b"From : a@b.c\nA: 1\n")
+
+    assert bytes(header) == b"From : a@b.c\nA: 1\n"
+    assert header.has(b"from")
+
+
 def test_recipients_come_from_to_cc_and_bcc():
     """In any case, folded, several fields of one name."""
     header = Header(
