@@ -94,6 +94,9 @@ def parse(name: str, arguments: list[str]) -> Options:
             _letters(options, word[1:], words)
         else:
             options.recipients.append(word)
+    if options.mode != SEND and (options.recipients or options.from_header):
+        text = "recipients, or -t, with an option (or a name) that sends no message: it would be lost. Nothing was sent"
+        raise Failure(os.EX_USAGE, f"{text}; {_USAGE}")
     return options
 
 

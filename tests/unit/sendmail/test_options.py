@@ -75,6 +75,12 @@ def test_the_mode_follows_from_name_and_option(name, arguments, mode):
     assert parse(name, arguments).mode == mode
 
 
+@pytest.mark.parametrize("line", ["-q a@b.c", "a@b.c -q15m", "-t -q", "-bi a@b.c", "-bp -t", "-bs a@b.c"])
+def test_a_message_is_not_lost_to_a_mode_that_sends_none(line):
+    """As with Postfix, whoever names recipients means to send."""
+    assert "Nothing was sent" in refused(*line.split())
+
+
 def test_values_for_dsn_are_written_as_smtp_has_them():
     """Upper case, and the envelope id as xtext (RFC 3461, section 4)."""
     asked = parse("sendmail", ["-N", "failure,delay", "-R", "hdrs", "-V", "a+b=c d"])
