@@ -11,6 +11,7 @@ An exception anywhere is a defect of ours: it is logged, the client hears `451 4
 import asyncio
 import ssl
 from collections.abc import Awaitable
+from socket import AF_UNIX
 from typing import Any, Final, cast
 
 import structlog
@@ -75,8 +76,16 @@ class SmtpSession(SMTP):
         self._wire = cast("asyncio.Transport", transport)
         self.session = self._create_session()
         self.session.peer = self.peername or transport.get_extra_info("peername")
-        on_tcp = isinstance(self.session.peer, tuple)
-        uid = None if on_tcp else peer_uid(transport.get_extra_info("socket"))
+        uid = None
+        if not isinstance(self.session.peer, tuple):
+            sock = transport.get_extra_info("socket")
+            if (
+                sock.family != AF_UNIX
+            ):  # it was reset before it was accepted: nobody is there, and nobody may be anybody
+                self._gone = True
+                self._wire.abort()
+                return
+            uid = peer_uid(sock)
         self._caller = caller = Caller(service, self.id, self.session.peer, uid)
         self.peer, self.client = caller.address, caller.name
         plain_auth = caller.on_host or service.plain_auth_off_host

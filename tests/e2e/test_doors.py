@@ -8,6 +8,7 @@ import shutil
 import smtplib
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,8 @@ from structlog.testing import capture_logs
 from relay.explain import explain
 from relay.ingress.doors import BindError
 from tests.support.client import CONTENT
-from tests.support.running import KEY, configuration, relay_to, sandbox_with
+from tests.support.running import KEY, configuration, port_of, relay_to, sandbox_with
+from tests.support.wire import talk
 
 ME = os.geteuid()
 ROOT = pytest.mark.skipif(ME != 0, reason="only root can be somebody else")
@@ -59,6 +61,22 @@ def open_folder() -> Iterator[Path]:
 
 def listener(path: Path, **more) -> dict:
     return {"listeners": [{"address": f"unix:{path}", **more}]}
+
+
+# -- TCP --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_connection_that_was_reset_before_it_was_accepted_is_nobodys(tmp_path):
+    """Without an address it is not taken for a user of this host, whom no listener's networks concern."""
+    stranger = {"listeners": [{"address": "127.0.0.1:0", "networks": ["10.0.0.0/8"]}]}
+    async with sandbox_with(tmp_path / "tls") as sandbox, relay_to(sandbox, **stranger) as relay:
+        with capture_logs() as log:
+            with socket.create_connection(("127.0.0.1", port_of(relay))) as early:  # the kernel's part of it
+                early.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            said = await talk(port_of(relay), b"")
+
+    assert said.startswith(b"554 5.7.1 127.0.0.1 is not in")
+    assert [event["peer"] for event in log if event["event"] == "link.open"] == ["127.0.0.1"]
 
 
 # -- Unix sockets -----------------------------------------------------------------------------------------------------
