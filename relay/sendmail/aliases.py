@@ -18,15 +18,20 @@ _NO_ADDRESS = re.compile(r'^"?(?:\||/|:include:)')
 
 
 class Aliases:
-    """Who is meant by a name, by the aliases file as it is now; there is no database to be rebuilt."""
+    """Who is meant by a name, by the aliases file as it is now; there is no database to be rebuilt.
 
-    def __init__(self, path: str) -> None:
+    A file that somebody `named` must be readable: raises Failure.
+    """
+
+    def __init__(self, path: str, *, named: bool = False) -> None:
         self._path = path
         self._entries: dict[str, str] = {}
         try:
             with open(path, encoding="utf-8", errors="surrogateescape") as file:
                 text = re.sub(r"^[ \t]*#.*\n?", "", file.read(), flags=re.MULTILINE)
-        except OSError:
+        except OSError as error:
+            if named:
+                raise Failure(os.EX_CONFIG, f"{path}: the aliases cannot be read: {error.strerror}") from None
             return  # most hosts have none
         for entry in _ENTRY.finditer(text):
             self._entries[(entry["quoted"] or entry["name"]).lower()] = entry["value"]
@@ -52,6 +57,10 @@ class Aliases:
                 text = f"{self._path}: the alias {name} leads to {part!r}; only addresses can be used here"
                 raise Failure(os.EX_CONFIG, text)
         try:
-            return parse_list(", ".join(part.lstrip("\\") for part in parts if part not in special))
+            found = parse_list(", ".join(part.lstrip("\\") for part in parts if part not in special))
         except AddressError as error:
             raise Failure(os.EX_CONFIG, f"{self._path}: the alias {name}: {error}") from None
+        if not (found or special):
+            text = f"{self._path}: the alias {name} leads to nobody; /dev/null is what swallows mail"
+            raise Failure(os.EX_CONFIG, text)
+        return found

@@ -101,9 +101,10 @@ def _recipients(addresses: list[str], domain: origin.Domain, environ: Mapping[st
 
     Raises Failure for one that no mail can reach.
     """
-    path = environ.get(ALIASES_VARIABLE) or aliases.USUAL_PLACE
+    named = environ.get(ALIASES_VARIABLE)
+    path = named or aliases.USUAL_PLACE
     local = any(origin.is_local(address) for address in addresses)
-    known = aliases.Aliases(path) if local else None
+    known = aliases.Aliases(path, named=bool(named)) if local else None
     resolved: dict[str, str] = {}
     for address in addresses:
         meant = known.resolve(address) if known is not None and origin.is_local(address) else [address]

@@ -34,6 +34,8 @@ def aliases(tmp_path):
         "file: /var/mail/archive\n"
         "list: :include:/etc/list\n"
         "broken: Jane Doe\n"
+        "empty:\n"
+        "group: friends:;\n"
     )
     return Aliases(str(path))
 
@@ -63,6 +65,8 @@ def test_an_alias_leads_to_addresses(aliases, name, meant):
         ("file", "'/var/mail/archive'"),
         ("list", "':include:/etc/list'"),
         ("broken", "'Jane Doe' is no address"),
+        ("empty", "leads to nobody"),
+        ("group", "leads to nobody"),
     ],
 )
 def test_an_alias_that_leads_elsewhere_is_an_error(aliases, name, said):
@@ -75,8 +79,11 @@ def test_an_alias_that_leads_elsewhere_is_an_error(aliases, name, said):
 
 
 def test_a_host_without_aliases(tmp_path):
-    """Is the usual case."""
+    """Is the usual case; but a file that somebody has named must be there."""
     assert Aliases(str(tmp_path / "none")).resolve("root") == ["root"]
+    with pytest.raises(Failure, match="none: the aliases cannot be read: No such file") as caught:
+        Aliases(str(tmp_path / "none"), named=True)
+    assert caught.value.status == os.EX_CONFIG
 
 
 @pytest.mark.parametrize(
