@@ -141,7 +141,10 @@ def split_path(argument: str) -> Path:
     rest = text[end + 1 :]
     if rest and rest[0] not in " \t":
         raise PathError("a space is expected after the closing bracket")
-    return Path(text[start:end].strip(" \t"), bracketed=True, spaced=spaced, rest=rest)
+    bare = text[start:end].strip(" \t")
+    if route and not bare:
+        raise PathError("an address is expected behind the source route")  # what it is not is the null path
+    return Path(bare, bracketed=True, spaced=spaced, rest=rest)
 
 
 def parse_parameters(rest: str) -> dict[str, str | None] | Reply:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.envelope import Address, InternationalAddress, Path, PathError, parse_parameters, split_path
+from relay.core.envelope import Address, InternationalAddress, Path, PathError, parse_parameters, read_path, split_path
 from relay.core.reply import Reply
 
 
@@ -26,11 +26,19 @@ def test_split_path(argument, expected):
     assert split_path(argument) == expected
 
 
-@pytest.mark.parametrize("argument", ["<a@b.c", "<a@b.c>SIZE=1", "", "   ", "Name <a@b.c>", "a@b.c>", '<"a@b.c>'])
+@pytest.mark.parametrize(
+    "argument", ["<a@b.c", "<a@b.c>SIZE=1", "", "   ", "Name <a@b.c>", "a@b.c>", '<"a@b.c>', "<@a.b:>"]
+)
 def test_paths_that_are_refused(argument):
-    """An unclosed bracket, a display name, nothing at all."""
+    """An unclosed bracket, a display name, nothing at all, a source route to nobody."""
     with pytest.raises(PathError):
         Address.parse(split_path(argument).text)
+
+
+def test_a_source_route_to_nobody_is_not_the_null_reverse_path():
+    """Which nobody would get a report of."""
+    with pytest.raises(PathError, match="source route"):
+        read_path("<@a.b:>")
 
 
 @pytest.mark.parametrize(
