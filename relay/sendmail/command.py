@@ -56,8 +56,10 @@ def _send(asked: Options, environ: Mapping[str, str]) -> int:
     if not (asked.recipients or asked.from_header):
         raise Failure(os.EX_USAGE, "nobody is named: give addresses, or -t for those in the header")
     domain = origin.domain(environ)
-    login = origin.complete(origin.login(environ), domain)
-    sender = login if asked.sender is None else origin.complete_sender(asked.sender, domain)
+    if asked.sender is None:
+        sender = origin.address_of(origin.login(environ), domain)
+    else:
+        sender = origin.complete_sender(asked.sender, domain)
     given = _given(asked.recipients)
     header, content = read(0, dot_ends=asked.dot_ends)
     named = given + (header.recipients() if asked.from_header else [])
@@ -68,7 +70,8 @@ def _send(asked: Options, environ: Mapping[str, str]) -> int:
     recipients = _recipients(named, domain, environ)
     name = origin.full_name() if asked.full_name is None else asked.full_name
     header.remove_blind_copies()
-    header.complete(author=sender or login, full_name=name, domain=domain.name)
+    author = sender if sender or header.has(b"from") else origin.address_of(origin.login(environ), domain)
+    header.complete(author=author, full_name=name, domain=domain.name)
     head = on_the_wire(bytes(header), line_start=True) + b"\r\n"
     mail = Mail(
         sender,

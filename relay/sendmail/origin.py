@@ -14,6 +14,8 @@ MAILNAME = "/etc/mailname"  # Debian policy 11.6: the name of this host in mail
 
 _LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_ATOM = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _NOBODYS = ("localhost.localdomain",)
 
 
@@ -72,6 +74,19 @@ def login(environ: Mapping[str, str]) -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return environ.get("LOGNAME") or environ.get("USER") or f"uid{os.getuid()}"
+
+
+def address_of(login: str, domain: Domain) -> str:
+    """The address of a user; some directories have `CORP\\jane`, `jane doe` or `jane@corp.example`. Raises Failure."""
+    local, at, own = login.rpartition("@")
+    if not (at and is_domain(own)):
+        local, own = login, domain.name
+    if not (local.isascii() and local.isprintable()):
+        text = f"the login name {login!r} cannot stand in an address: name the sender with -f. Nothing was sent"
+        raise Failure(os.EX_CONFIG, text)
+    if not _DOT_STRING.fullmatch(local):
+        local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'  # RFC 5321 §4.1.2
+    return f"{local}@{own}"
 
 
 def full_name() -> str:

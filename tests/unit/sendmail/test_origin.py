@@ -152,3 +152,30 @@ def test_who_calls_where_the_user_is_unknown(monkeypatch):
     assert origin.login({"USER": "app"}) == "app"
     assert origin.login({}) == "uid4000000000"
     assert origin.full_name() == ""
+
+
+@pytest.mark.parametrize(
+    ("login", "address"),
+    [
+        ("jane.doe-1", "jane.doe-1@example.com"),
+        ("CORP\\jane", '"CORP\\\\jane"@example.com'),
+        ("jane doe", '"jane doe"@example.com'),
+        ("jane.", '"jane."@example.com'),
+        ('say "hi"', '"say \\"hi\\""@example.com'),
+        ("jane@corp.example", "jane@corp.example"),
+        ("jane doe@corp.example", '"jane doe"@corp.example'),
+        ("jane@", '"jane@"@example.com'),
+    ],
+)
+def test_the_address_of_whoever_calls(login, address):
+    """What a directory calls its users fits into a command."""
+    assert origin.address_of(login, EXAMPLE) == address
+
+
+@pytest.mark.parametrize("login", ["jürgen", "jane\r\nRSET"])
+def test_a_login_name_that_fits_into_no_address_is_an_error_with_a_remedy(login):
+    """No SMTP without SMTPUTF8 can carry it."""
+    with pytest.raises(Failure, match="name the sender with -f") as caught:
+        origin.address_of(login, EXAMPLE)
+
+    assert caught.value.status == os.EX_CONFIG
