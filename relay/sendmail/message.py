@@ -8,6 +8,7 @@ import io
 import itertools
 import os
 import re
+import select
 from collections.abc import Iterable, Iterator
 
 from relay.sendmail.failure import Failure
@@ -142,7 +143,14 @@ def _whole_lines(first: bytes, pieces: Iterator[bytes]) -> Iterator[tuple[bytes,
 
 
 def _pieces(descriptor: int) -> Iterator[bytes]:
-    while octets := os.read(descriptor, _READ_SIZE):
+    while True:
+        try:
+            octets = os.read(descriptor, _READ_SIZE)
+        except BlockingIOError:  # whoever shares the descriptor may have said that nobody waits for it
+            select.select([descriptor], [], [])
+            continue
+        if not octets:
+            return
         yield octets
 
 

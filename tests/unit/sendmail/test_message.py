@@ -145,9 +145,11 @@ def test_a_message_of_nothing():
     assert wire(b"")[:2] == (b"", b"")
 
 
-def test_a_slow_writer_is_waited_for():
-    """A cron job writes when it has something to say."""
+@pytest.mark.parametrize("blocking", [True, False], ids=["blocking", "non-blocking"])
+def test_a_slow_writer_is_waited_for(blocking):
+    """A cron job writes when it has something to say; some callers leave a pipe that does not block."""
     reading, writing = os.pipe()
+    os.set_blocking(reading, blocking)
 
     def write() -> None:
         for octet in b"A: 1\r\n\r\ntext\r\n":
