@@ -61,6 +61,7 @@ class SmtpSession(SMTP):
         self._received = 0
         self._busy = False
         self._securing = False  # the TLS handshake is under way
+        self._logging_in = False
         self._eof = False
         self._linger_until = 0  # octets received in all
         self._reading_paused = False
@@ -129,7 +130,8 @@ class SmtpSession(SMTP):
         self._timer.end()
         self._dialogue.abandon()
         self._ahead.release()
-        self._service.forget(self)
+        if not self._logging_in:
+            self._service.forget(self)
         self._caller.closed(self._dialogue.messages, self._dialogue.farewell, lost=error is not None)
 
     def pause_writing(self) -> None:
@@ -229,6 +231,7 @@ class SmtpSession(SMTP):
                 self._dialogue.client.leaving = self._draining
                 return errands.take(step, self._service, self._caller, self._dialogue)
             case Authenticate():
+                self._logging_in = True
                 return errands.log_in(step, self._service, self._caller, self._dialogue)
             case BeginTls():
                 return self._begin_tls()
@@ -239,6 +242,10 @@ class SmtpSession(SMTP):
         except Exception:
             self._defect()
         self._busy = False
+        if self._logging_in:
+            self._logging_in = False
+            if self._gone:  # until now it counted: who hangs up and comes again must not heap up verifications
+                self._service.forget(self)
         self._ahead.release()
         self._work()
 

@@ -4,12 +4,15 @@ import asyncio
 import base64
 import contextlib
 import smtplib
+import socket
+import struct
 
 import pytest
 from structlog.testing import capture_logs
 
 from relay.clock import SystemClock
 from relay.ingress import patience as patience_module
+from relay.ingress.bans import LONGEST_DELAY
 from tests.support.client import send
 from tests.support.running import port_of, relay_to, sandbox_with
 from tests.support.wire import ENVELOPE, MESSAGE, talk
@@ -74,6 +77,42 @@ async def test_connections_in_all_and_from_one_client(tmp_path):
     assert of_one == b"421 4.7.0 more than 2 connections from 127.0.0.1, try again later\r\n"
     assert code == "221 2.0.0 bye"
     assert met(relay) == {"connections": 1, "connections-per-client": 1}
+
+
+class HeldClock(SystemClock):
+    """Whoever puts a refusal off for a moment does so until `go`."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds > LONGEST_DELAY or self.go.is_set():
+            await super().sleep(seconds)
+        else:
+            await self.go.wait()
+
+
+async def test_a_connection_counts_until_its_login_is_decided(tmp_path):
+    """Who hangs up and comes again does not heap up verifications, for which everybody else's login would wait."""
+    clock = HeldClock()
+    limits = {"connections_per_client": 2}
+    wrong = base64.b64encode(b"\0app\0wrong")
+    async with (
+        sandbox_with(tmp_path) as sandbox,
+        relay_to(sandbox, clock=clock, limits=limits, identities=[APP]) as relay,
+    ):
+        for number in (1, 2):
+            with socket.create_connection(("127.0.0.1", port_of(relay))) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a close is a reset
+                client.sendall(b"EHLO c\r\nAUTH PLAIN " + wrong + b"\r\n")
+                await until(lambda number=number: relay.metrics.auth_failures._value.get() == number)
+        closed = await talk(port_of(relay), b"")
+        clock.go.set()
+        await until(lambda: not relay._connections.sessions)
+        code = last_line(await talk(port_of(relay), b"QUIT\r\n"))
+
+    assert closed == b"421 4.7.0 more than 2 connections from 127.0.0.1, try again later\r\n"
+    assert code == "221 2.0.0 bye"
 
 
 # -- slow clients -----------------------------------------------------------------------------------------------------
