@@ -80,9 +80,7 @@ class SmtpSession(SMTP):
         uid = None
         if not isinstance(self.session.peer, tuple):
             sock = transport.get_extra_info("socket")
-            if (
-                sock.family != AF_UNIX
-            ):  # it was reset before it was accepted: nobody is there, and nobody may be anybody
+            if sock.family != AF_UNIX:  # it was reset before it was accepted: nobody is there, and has no rights
                 self._gone = True
                 self._wire.abort()
                 return
