@@ -47,7 +47,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ, *, se
     problems += dict.fromkeys(environment.overlay(document, environ))  # each once: a mapping is laid key by key
     validation.drop_empty(document)
     problems += validation.refuse_not_yet(document)
-    resolved = secrets.resolve(document, environ)
+    resolved = secrets.resolve(document, environ, streams=secrets_needed)
     for problem in resolved.problems:
         if secrets_needed:
             document.prune(problem.path)

@@ -1,13 +1,15 @@
 """Keys in files may change while the relay runs: noticed within a second, and read anew.
 
-A file that cannot be read, or holds no secret, leaves the key as it was: it may be halfway through being replaced.
+A file that cannot be read, or holds no secret, leaves the key as it was: it may be halfway through being replaced. A
+pipe (`/dev/fd/63` of a shell, what `sops exec-file` makes) gives its key once, at the start, and is not read again:
+that would stop the relay for as long as nobody writes to it.
 """
 
 import os
 from collections.abc import Callable, Mapping
 
 from relay.config.problems import Path
-from relay.config.secrets import SecretError, read_reference, reference_file
+from relay.config.secrets import SecretError, is_stream, read_reference, reference_file
 from relay.core.secret import Secret
 
 _Signature = tuple[int, int, int, int] | None
@@ -49,6 +51,8 @@ class KeyFiles:
             if name in self._seen and signature == self._seen[name]:
                 continue
             self._seen[name] = signature
+            if is_stream(file):
+                continue
             try:
                 key = read_reference(reference, self._environ)
             except SecretError as error:

@@ -35,13 +35,18 @@ class Resolved:
     warnings: list[Problem] = field(default_factory=list)
 
 
-def resolve(document: Document, environ: Mapping[str, str]) -> Resolved:
-    """Put a `Secret` in the place of every secret the document has; what cannot be resolved stays and is a problem."""
+def resolve(document: Document, environ: Mapping[str, str], *, streams: bool = True) -> Resolved:
+    """Put a `Secret` in the place of every secret the document has; what cannot be resolved stays and is a problem.
+
+    Without `streams` none is read from a pipe: that is for the relay, and who reads it first has taken it away.
+    """
     resolved = Resolved()
     for path, value in document.walk():
         if not is_secret(path) or value is None:
             continue
         try:
+            if not streams and isinstance(value, dict) and is_stream(reference_file(value, environ)):
+                raise SecretError("a pipe is read by the relay alone")
             document.replace(path, read_reference(value, environ))
         except SecretError as error:
             resolved.problems.append(Problem(document.origin(path), path, str(error)))
@@ -57,12 +62,21 @@ def resolve(document: Document, environ: Mapping[str, str]) -> Resolved:
 def reference_file(reference: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
     """The file behind a reference; None for a secret that is in none."""
     match reference:
-        case {"file": name}:
+        case {"file": str(name)}:
             return name
-        case {"credential": name}:
+        case {"credential": str(name)}:
             return str(FilePath(environ.get(CREDENTIALS_DIRECTORY, ""), name))
         case _:
             return None
+
+
+def is_stream(file: str | None) -> bool:
+    """True for a pipe or a terminal: it gives what it has once, and reading it may last for ever."""
+    try:
+        mode = 0 if file is None else FilePath(file).stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 def read_reference(value: Any, environ: Mapping[str, str]) -> Secret:

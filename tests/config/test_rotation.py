@@ -146,6 +146,15 @@ def test_a_file_without_a_key_leaves_the_key_as_it_was(watched: Watched, text: s
     assert watched.look() == [("billing", "billing-2")]
 
 
+def test_a_pipe_is_not_read_again(watched: Watched) -> None:
+    """Nobody writes to it a second time: to open it would stop the relay."""
+    watched.billing.unlink()
+    os.mkfifo(watched.billing)
+
+    assert watched.look() == []
+    assert watched.problems == []
+
+
 def test_a_file_that_is_gone_leaves_the_key_as_it_was_until_it_is_back(watched: Watched) -> None:
     """Told once."""
     watched.billing.unlink()

@@ -1,6 +1,7 @@
 """Secrets: where they may come from, and that they come out nowhere."""
 
 import base64
+import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -164,6 +165,28 @@ def test_a_command_that_needs_no_secret_is_not_stopped_by_one(tmp_path: Path) ->
     assert not config.admin.token
     with pytest.raises(ConfigError):
         load(str(path), {})
+
+
+def test_a_command_that_needs_no_secret_leaves_a_pipe_alone(tmp_path: Path) -> None:
+    """It would wait for a writer, or take from the relay what is written only once."""
+    os.mkfifo(tmp_path / "key")
+
+    loaded = load(None, {"SPARKPOST_API_KEY_FILE": str(tmp_path / "key")}, secrets_needed=False)
+
+    assert api_key(loaded) == ""
+
+
+def test_a_secret_may_come_through_a_pipe(tmp_path: Path) -> None:
+    """As a shell's `<(pass show sparkpost)` has it."""
+    reader, writer = os.pipe()
+    os.write(writer, VALUE.encode())
+    os.close(writer)
+    try:
+        loaded = load(None, {"SPARKPOST_API_KEY_FILE": f"/dev/fd/{reader}"})
+    finally:
+        os.close(reader)
+
+    assert api_key(loaded) == VALUE
 
 
 def test_without_secrets_other_mistakes_are_still_told(tmp_path: Path) -> None:
