@@ -33,6 +33,8 @@ cli.add_typer(queue, name="queue")
 
 def main() -> None:
     """The `sparkpost-relay` program."""
+    if sys.stdin is None:  # its descriptor is closed: nothing to read, and nothing else shall become descriptor 0
+        sys.stdin = open(os.devnull)  # noqa: SIM115 - for as long as the program runs
     cli()
 
 
@@ -275,4 +277,7 @@ def hash_password() -> None:
         password = sys.stdin.readline().rstrip("\r\n")
     if not password:
         fail("an empty password protects nothing: give one on stdin", 1)
-    print(hashed(password))
+    try:
+        print(hashed(password))
+    except UnicodeEncodeError:
+        fail("the password is not text in UTF-8: convert it, or choose another", 1)

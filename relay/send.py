@@ -19,7 +19,9 @@ class _ShowingSMTP(smtplib.SMTP):
     _hidden = False
 
     def putcmd(self, cmd: str, args: str = "") -> None:
-        print(f"  -> {cmd} ********" if self._hidden or cmd == "AUTH" else f"  -> {cmd} {args}".rstrip())
+        # What answers a 334 is the password, or the user name before it, in the place of a command.
+        shown = f"{cmd} {args}".rstrip() if not self._hidden else "AUTH ********" if cmd == "AUTH" else "********"
+        print(f"  -> {shown}")
         super().putcmd(cmd, args)
 
     def getreply(self) -> tuple[int, bytes]:

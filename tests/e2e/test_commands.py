@@ -1,6 +1,7 @@
 """The small commands, as an operator runs them."""
 
 import asyncio
+import base64
 import json
 import os
 import socket
@@ -95,6 +96,31 @@ async def test_hash_password():
     assert out.startswith("$argon2id$")
     assert argon2.PasswordHasher().verify(out.strip(), "correct horse")
     assert (await run("hash-password", text="\n"))[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (r"printf 'p\344ss\n' | python -m relay hash-password", "the password is not text in UTF-8"),
+        ("python -m relay hash-password <&-", "an empty password protects nothing"),
+        ("python -m relay send --to b@example.net --login app <&-", "Aborted"),
+    ],
+)
+async def test_a_password_that_cannot_be_read(command, said):
+    """Octets of another encoding, or no stdin at all: said, and not a traceback."""
+    process = await asyncio.create_subprocess_exec(
+        "sh",
+        "-c",
+        command.replace("python", sys.executable),
+        env=clean(),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, err = await asyncio.wait_for(process.communicate(), 40)
+
+    assert process.returncode == 1
+    assert said in err.decode()
+    assert "Traceback" not in err.decode()
 
 
 async def test_explain_names_rule_and_login(tmp_path):
@@ -262,6 +288,30 @@ async def test_send_shows_the_dialogue(tmp_path):
     assert "not accepted: 550 5.1.1" in bad[1]
     assert nobody[0] == 1
     assert "Does the relay listen there?" in nobody[1]
+
+
+async def test_send_never_shows_the_password():
+    """Nor where it goes in a line of its own, after a 334: smtplib tries AUTH LOGIN when AUTH PLAIN has failed."""
+    replies = {"EHLO": "250-relay\r\n250 AUTH LOGIN", "AUTH": "334 UGFzc3dvcmQ6", "QUIT": "221 bye"}
+
+    async def converse(reader, writer):
+        writer.write(b"220 relay\r\n")
+        while line := await reader.readline():
+            reply = replies.get(line.decode().split()[0].upper(), "535 5.7.8 user name or password is wrong")
+            writer.write(f"{reply}\r\n".encode())
+        writer.close()
+
+    async with await asyncio.start_server(converse, "127.0.0.1", 0) as server:
+        via = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        status, out, _ = await run(
+            "send", "--to", "b@example.net", "--via", via, "--login", "app", text="correct-horse\n"
+        )
+
+    assert status == 1
+    assert "not accepted: 535 5.7.8" in out
+    assert base64.b64encode(b"correct-horse").decode() not in out
+    assert "correct-horse" not in out
+    assert out.count("-> AUTH ********") == out.count("-> ********") == 1
 
 
 async def test_sandbox_stores_messages(tmp_path):
