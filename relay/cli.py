@@ -73,7 +73,7 @@ def _import_structlog() -> None:
 
 @cli.command()
 def serve(config: ConfigOption = None) -> None:
-    """Run the relay until SIGTERM or SIGINT.
+    """Run the relay until SIGTERM, SIGINT or SIGHUP.
 
     Exit 0 after messages in hand have been answered, 78 on bad configuration or a spool that cannot be used, 69 if a
     listener cannot bind, another relay has the spool, or its disk is full.

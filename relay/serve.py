@@ -49,7 +49,7 @@ def spare_the_collector() -> None:
 
 
 async def run(loaded: Loaded) -> int:
-    """Run a relay until SIGTERM or SIGINT; the exit status.
+    """Run a relay until SIGTERM, SIGINT or SIGHUP; the exit status.
 
     Raises SpoolUnusable, SpoolInUse, BindError if a listener cannot be opened, AdminUnavailable for the admin server.
     """
@@ -59,8 +59,9 @@ async def run(loaded: Loaded) -> int:
     events.configure(form=config.log.format, level=config.log.level, addresses=config.log.addresses, loop=loop)
     notifier = Notifier()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # not below nohup(1)
+            loop.add_signal_handler(number, stop.set)
     relay = Relay(config, loaded.references)
     await relay.start()
     listening = {one.name: one.places for one in relay.listeners}

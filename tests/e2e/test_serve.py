@@ -14,6 +14,7 @@ import pytest
 from relay.serve import keep_to_one_processor
 from tests.spool.driven import small_disk
 from tests.support.client import send
+from tests.support.environment import clean
 from tests.support.program import Program, free_port
 from tests.support.running import KEY, sandbox_with
 
@@ -38,7 +39,7 @@ def program_tasks(program: Program) -> list[Path]:
     return list(Path(f"/proc/{program.process.pid}/task").iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_message_then_a_signal(tmp_path, number):
     """It serves, answers with SparkPost's own words, drains at the signal and exits 0."""
     port = free_port()
@@ -60,6 +61,28 @@ async def test_a_message_then_a_signal(tmp_path, number):
     assert done["message_id"] == sandbox.accepted[0].token
     assert (status, rest) == (0, "")
     assert KEY not in json.dumps(program.events)
+
+
+async def test_a_hang_up_is_nothing_below_nohup(tmp_path):
+    """Who starts it so wants it to outlive the terminal."""
+    port = free_port()
+    async with sandbox_with(tmp_path / "tls") as sandbox:
+        process = await asyncio.create_subprocess_exec(
+            *["nohup", sys.executable, "-m", "relay", "serve"],
+            *["--config", str(write_config(tmp_path, sandbox, port))],
+            env=clean(),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        program = Program(process)
+        await program.until("relay.started")
+        program.process.send_signal(signal.SIGHUP)
+        code, _ = await send(port)
+        program.process.terminate()
+        await program.until("relay.stopped")
+        status, _ = await program.end()
+
+    assert (code, status) == (250, 0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processors are chosen on Linux only")
