@@ -1,8 +1,8 @@
 """The command line: reads arguments, calls the room that does the work, prints, and returns an exit status.
 
-Statuses follow sysexits(3): 0 fine, 1 something was found or refused, 64 wrong use, 69 a port, a spool or the room on
-its disk is taken, 78 bad configuration. Every command imports what it needs when it runs, so that the small ones start
-quickly.
+Statuses: 0 fine, 1 something was found or refused, 2 wrong use, and of sysexits(3) 64 wrong use that the room itself
+finds, 69 a port, a spool or the room on its disk is taken, 78 bad configuration. Every command imports what it needs
+when it runs, so that the small ones start quickly.
 """
 
 import asyncio

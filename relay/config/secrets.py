@@ -132,7 +132,10 @@ def _from_file(path: FilePath) -> str:
 def _from_credential(name: str, environ: Mapping[str, str]) -> str:
     directory = environ.get(CREDENTIALS_DIRECTORY)
     if not directory:
-        raise SecretError(f"${CREDENTIALS_DIRECTORY} is not set: add LoadCredential={name}:PATH to the systemd unit")
+        raise SecretError(
+            f"${CREDENTIALS_DIRECTORY} is not set: systemd sets it for a unit with LoadCredential={name}:PATH; in a"
+            f" shell, set it to the directory in which {name} lies"
+        )
     if "/" in name or name in ("", ".", ".."):
         raise SecretError("the name of a systemd credential is one word without slashes")
     return _from_file(FilePath(directory, name))

@@ -1,10 +1,12 @@
 """The documentation and the example files say what the models say."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 
 from relay.config import KeyInfo, keys, load
@@ -16,6 +18,32 @@ KEYS = {key.path: key for key in keys()}
 ENVIRON = {"SPARKPOST_API_KEY": "a-key"}
 MANUAL = (ROOT / "docs/configuration.md").read_text()
 REFERENCE = (ROOT / "config/relay.yaml").read_text()
+
+
+def examples_without_a_file() -> list[dict[str, str]]:
+    """The environments in which the README and the manual start a relay with no file at all."""
+    pages = (ROOT / "README.md").read_text() + MANUAL
+    commands = re.findall(r"^(?:\$ )?(SPARKPOST_API_KEY=\S+ [^`]*?) sparkpost-relay serve$", pages, re.MULTILINE)
+    return [dict(word.split("=", 1) for word in shlex.split(command.replace("\\\n", " "))) for command in commands]
+
+
+@pytest.mark.parametrize("environ", examples_without_a_file(), ids=lambda environ: "-".join(environ))
+def test_an_example_without_a_file_needs_nothing_installed(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The usual place of the spool is made when the relay is installed, and not for a trial."""
+    monkeypatch.chdir(tmp_path)
+    for name in environ:
+        if name.endswith("CA_FILE"):  # the stand-in makes it
+            Path(environ[name]).parent.mkdir()
+            trustme.CA().cert_pem.write_to_path(environ[name])
+
+    assert load(None, environ).config.spool.url in ("none", "sqlite:spool.db")
+
+
+def test_both_examples_without_a_file_are_found() -> None:
+    """A change of their form must not hide them from the test above."""
+    assert len(examples_without_a_file()) == 2
 
 
 def documented_keys() -> dict[str, list[str]]:
