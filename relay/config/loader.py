@@ -39,7 +39,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ, *, se
     Without `secrets_needed`, a secret that cannot be had here is empty, and no problem: an operator's command wants to
     know where the spool is, and systemd shows the secrets to the service alone.
     """
-    source = path or environ.get(CONFIG_VARIABLE) or (USUAL_PLACE if FilePath(USUAL_PLACE).exists() else None)
+    source = path or environ.get(CONFIG_VARIABLE) or (USUAL_PLACE if _may_exist(USUAL_PLACE) else None)
     document = _read(source) if source else Document({}, {(): Origin(ENVIRONMENT)})
     problems = list(document.problems)
     for problem in problems:
@@ -70,6 +70,14 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ, *, se
     return Loaded(
         config, [str(problem) for problem in warnings], source or ENVIRONMENT, document.origins, resolved.references
     )
+
+
+def _may_exist(place: str) -> bool:
+    """True also for what is in a directory that may not be looked into: it is not to be passed over in silence."""
+    try:
+        return FilePath(place).exists()
+    except PermissionError:
+        return True
 
 
 def _read(source: str) -> Document:

@@ -1,6 +1,7 @@
 """Where a configuration comes from: defaults, one file, the environment, and which of them wins."""
 
 import ipaddress
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,6 +143,22 @@ def test_an_installed_file_is_used_where_none_is_named(nothing_installed: Path) 
 
     assert load(None, KEY).config.hostname == "installed.example.com"
     assert load(None, KEY).source == str(nothing_installed)
+
+
+def test_an_installed_file_in_a_directory_of_roots_own_is_not_passed_over(nothing_installed: Path) -> None:
+    """Made under umask 077 it can be neither read nor seen: not to be taken for a host where nothing is installed."""
+    nothing_installed.parent.mkdir(mode=0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(ConfigError) as refusal:
+            load(None, KEY)
+    finally:
+        os.seteuid(user)
+        nothing_installed.parent.chmod(0o700)
+
+    assert f"{nothing_installed}: cannot be read: Permission denied" in str(refusal.value)
 
 
 @pytest.mark.parametrize("environ", [{}, {"RELAY_CONFIG": "/nowhere/relay.yaml"}])
