@@ -8,6 +8,7 @@ sentence. Secrets are masked by their type before anything is rendered; addresse
 import asyncio
 import hashlib
 import logging
+import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -99,6 +100,9 @@ EVENTS: Final[Mapping[str, str]] = {
 
 # Fields that hold e-mail addresses, single or in a list.
 _ADDRESS_FIELDS: Final = ("reverse_path", "recipient", "recipients")
+# Fields of text in which somebody may have repeated one, ours as well as SparkPost; many a login is one.
+_TEXT_FIELDS: Final = ("reply", "reason", "login")
+_ADDRESS: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s<>(),;:"@]+)@(?:\[[^\]\s]*\]|\w[\w-]*(?:\.\w[\w-]*)*)')
 
 
 def masked(address: str) -> str:
@@ -169,4 +173,8 @@ def _restyle_addresses(style: Callable[[str], str] | None, event: EventDict) -> 
             event[field] = style(value)
         elif isinstance(value, (list, tuple)):
             event[field] = [style(item) for item in value]
+    for field in _TEXT_FIELDS:
+        value = event.get(field)
+        if isinstance(value, str) and "@" in value:
+            event[field] = _ADDRESS.sub(lambda found: style(found[0]), value)
     return event

@@ -118,6 +118,32 @@ def test_addresses_are_shown_in_the_style_that_was_asked_for(logged, style, show
     assert (line["reverse_path"], line["recipients"], line["peer"]) == (shown, [shown], "john@example.com")
 
 
+@pytest.mark.parametrize(
+    ("style", "john", "strange"),
+    [
+        ("plain", "john@example.com", '"x y"@[192.0.2.1]'),
+        ("masked", "j***@example.com", '"***@[192.0.2.1]'),
+        ("hashed", "855f96e983f1@example.com", "bda19cd6d6f5@[192.0.2.1]"),
+    ],
+)
+def test_addresses_in_replies_and_logins_are_no_plainer(logged, style, john, strange):
+    """SparkPost and the relay itself repeat addresses in what they say, and many a login is one."""
+    lines = logged(addresses=style)
+    structlog.get_logger().info(
+        events.TX_REJECTED,
+        login="john@example.com",
+        reply="550 5.7.1 relaying denied for <john@example.com>.",
+        reason='451 4.3.0 not now: john@example.com, "x y"@[192.0.2.1]',
+        endpoint="john@example.com",
+    )
+
+    [line] = lines()
+    assert line["login"] == john
+    assert line["reply"] == f"550 5.7.1 relaying denied for <{john}>."
+    assert line["reason"] == f"451 4.3.0 not now: {john}, {strange}"
+    assert line["endpoint"] == "john@example.com"
+
+
 class Trouble(io.StringIO):
     """A stream on a disk that is full, at times."""
 
