@@ -60,6 +60,11 @@ def unusable(path: Path, error: Exception) -> SpoolUnusable:
             " on it"
         )
     cause = (isinstance(error, OSError) and error.strerror) or str(error)
+    if any(getattr(one, "sqlite_errorname", "").startswith("SQLITE_CORRUPT") for one in (error, error.__cause__)):
+        return SpoolUnusable(
+            f"the spool {path} is damaged, and cannot be opened: {cause}. Move it away with all that lies beside it,"
+            " and keep it: the relay begins with an empty one. sqlite3's .recover may mend it, where its build has that"
+        )
     return SpoolUnusable(
         f"the spool {path} cannot be opened: {cause}. Its directory must be there and writable for the relay's"
         " user; spool.url: none runs without a spool"

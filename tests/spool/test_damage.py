@@ -10,6 +10,7 @@ import pytest
 from relay.core.lifecycle import Event, State
 from relay.core.spooled import SpoolUnavailable
 from relay.spool.content import FileBody
+from relay.spool.database import SpoolUnusable
 from tests.spool.homes import SqliteHome
 from tests.support.mail import LARGE, SMALL, bounced, deposit
 
@@ -111,6 +112,21 @@ async def test_a_page_of_the_database_that_is_torn_stops_neither_other_mail_nor_
     assert len(claimed.claims) == 2
     assert len(claimed.damaged) == 1
     assert [claim.message.queue_id for claim in (await sqlite.spool.claim(10)).claims] == ["Q4"]
+
+
+async def test_a_database_that_cannot_be_opened_any_more_is_told_with_the_remedy(sqlite: SqliteHome) -> None:
+    """Not with that of a missing directory, which is there."""
+    await sqlite.spool.put(deposit("Q1"))
+    ((page,),) = sqlite.sql("SELECT rootpage FROM sqlite_master WHERE name = 'meta'")
+    await sqlite.stop()
+    octets = bytearray(sqlite.path.read_bytes())
+    at = 4096 * (int(str(page)) - 1)
+    octets[at : at + 4096] = b"\xff" * 4096
+    sqlite.path.write_bytes(octets)
+
+    with pytest.raises(SpoolUnusable, match=r"is damaged, and cannot be opened: .*malformed\. Move it away") as told:
+        await sqlite.start()
+    assert "directory must be there" not in str(told.value)
 
 
 async def test_a_queue_that_is_torn_is_told_with_the_remedy(sqlite: SqliteHome) -> None:
