@@ -120,7 +120,7 @@ def _from_file(path: FilePath) -> str:
     if len(octets) > _LARGEST:
         raise SecretError(f"{path} is longer than any secret: name the file that holds the secret alone")
     try:
-        text = octets.decode()
+        text = octets.decode("utf-8-sig")  # Windows' editors put a mark in front that nobody sees
     except UnicodeDecodeError:
         raise SecretError(f"{path} is not text in UTF-8") from None
     text = text.removesuffix("\n").removesuffix("\r")

@@ -1,6 +1,7 @@
 """Secrets: where they may come from, and that they come out nowhere."""
 
 import base64
+import codecs
 import os
 import traceback
 from collections.abc import Callable
@@ -31,6 +32,13 @@ def test_one_line_end_of_a_file_is_not_part_of_the_secret(tmp_path: Path, ending
     (tmp_path / "key").write_bytes(VALUE.encode() + ending.encode())
 
     assert api_key(load(None, {"SPARKPOST_API_KEY_FILE": str(tmp_path / "key")})) == VALUE + kept
+
+
+def test_a_byte_order_mark_is_not_part_of_the_secret(tmp_path: Path) -> None:
+    """Nobody sees it, and no key begins with one."""
+    (tmp_path / "key").write_bytes(codecs.BOM_UTF8 + VALUE.encode() + b"\r\n")
+
+    assert api_key(load(None, {"SPARKPOST_API_KEY_FILE": str(tmp_path / "key")})) == VALUE
 
 
 def test_a_systemd_credential_is_found_in_its_directory(load_text: Load, tmp_path: Path) -> None:
