@@ -13,10 +13,20 @@ UNIX: Final = "unix:"
 PATIENCE: Final = 660.0  # seconds; the relay may wait ten minutes for SparkPost's reply to the final dot
 
 
+class _NoGreeting(Exception):
+    """The connection has ended before anything was said on it."""
+
+
 class _ShowingSMTP(smtplib.SMTP):
     """smtplib's client that shows what is said, but never what is presented as a password."""
 
     _hidden = False
+
+    def connect(self, *args: Any, **kwargs: Any) -> tuple[int, bytes]:
+        try:
+            return super().connect(*args, **kwargs)
+        except smtplib.SMTPServerDisconnected as error:
+            raise _NoGreeting from error
 
     def putcmd(self, cmd: str, args: str = "") -> None:
         # What answers a 334 is the password, or the user name before it, in the place of a command.
@@ -75,6 +85,9 @@ def send_test_message(*, to: str, mail_from: str, via: str, login: str | None, p
             if login is not None and password is not None:
                 relay.login(login, password)
             relay.send_message(message)
+    except _NoGreeting:
+        print(f"{via}: hung up without a greeting. TLS from the start (tls.mode: implicit) is not spoken here")
+        return 1
     except smtplib.SMTPException as error:
         print(f"not accepted: {_reason(error)}")
         return 1

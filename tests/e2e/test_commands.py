@@ -290,6 +290,21 @@ async def test_send_shows_the_dialogue(tmp_path):
     assert "Does the relay listen there?" in nobody[1]
 
 
+async def test_send_to_a_port_that_hangs_up():
+    """As a listener with implicit TLS does in the end: what it may be is said."""
+
+    async def hang_up(_reader, writer):
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        via = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        status, out, _ = await run("send", "--to", "b@example.net", "--via", via)
+
+    assert status == 1
+    assert f"{via}: hung up without a greeting" in out
+    assert "tls.mode: implicit" in out
+
+
 async def test_send_never_shows_the_password():
     """Nor where it goes in a line of its own, after a 334: smtplib tries AUTH LOGIN when AUTH PLAIN has failed."""
     replies = {"EHLO": "250-relay\r\n250 AUTH LOGIN", "AUTH": "334 UGFzc3dvcmQ6", "QUIT": "221 bye"}
