@@ -116,7 +116,9 @@ def _from_file(path: FilePath) -> str:
         with path.open("rb") as stream:
             octets = stream.read(_LARGEST + 1)
     except OSError as error:
-        raise SecretError(f"{path} cannot be read: {error.strerror}") from None
+        # A word without a slash may be the secret itself, where the name of its file belongs.
+        shown = path if len(path.parts) > 1 else "the file that is named here"
+        raise SecretError(f"{shown} cannot be read: {error.strerror}") from None
     if len(octets) > _LARGEST:
         raise SecretError(f"{path} is longer than any secret: name the file that holds the secret alone")
     try:

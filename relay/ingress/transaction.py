@@ -34,6 +34,7 @@ _SPACED: Final = frozenset({Tolerance.COMMAND_SPACING})
 _IN_ORDER: Final[frozenset[Tolerance]] = frozenset()
 
 Parameters = dict[str, str | None]
+_Meant = tuple[str, str, str | None, str | None]
 Choose = Callable[[ReversePath], Decision | Reply]
 
 
@@ -60,7 +61,7 @@ class Transaction:
     def reset(self) -> None:
         """Forget the transaction: RSET, EHLO, the end of data."""
         self._sender: _Accepted | None = None
-        self._recipients: list[Recipient] = []
+        self._recipients: dict[_Meant, Recipient] = {}
 
     def forget(self) -> None:
         """The client is somebody else from now on."""
@@ -118,13 +119,14 @@ class Transaction:
         recipient = _recipient(path.address, path.rest)
         if isinstance(recipient, Reply):
             return recipient
-        if len(self._recipients) >= self._sender.most_recipients:
+        meant = _meant_by(recipient)
+        if len(self._recipients) >= self._sender.most_recipients and meant not in self._recipients:
             return reply.too_many_recipients(self._sender.most_recipients)
         if path.tolerances:
             self.tolerances |= path.tolerances
         if word != "TO":
             self.tolerances |= _spaced(word)
-        self._recipients.append(recipient)
+        self._recipients.setdefault(meant, recipient)
         return reply.RCPT_OK
 
     def data(self, argument: str) -> Reply:
@@ -142,7 +144,8 @@ class Transaction:
         assert self._sender is not None
         sender = self._sender
         mail = sender.mail
-        envelope = Envelope(mail.reverse_path, tuple(self._recipients), mail.body, mail.ret, mail.envid)
+        recipients = tuple(self._recipients.values())
+        envelope = Envelope(mail.reverse_path, recipients, mail.body, mail.ret, mail.envid)
         self.reset()
         return envelope, sender.decision
 
@@ -212,6 +215,15 @@ def _recipient(address: Address, rest: str) -> Recipient | Reply:
         if not _RCPT_KEYWORDS[keyword](value):
             return reply.parameter_malformed(keyword)
     return Recipient(address, parameters.get("NOTIFY"), parameters.get("ORCPT"))
+
+
+def _meant_by(recipient: Recipient) -> _Meant:
+    """What is the same for a recipient that is named twice: of each RCPT SparkPost makes a message, so once is enough.
+
+    The case of the domain means nothing (RFC 5321 §2.4); with other DSN parameters it is another recipient.
+    """
+    local, domain = recipient.address
+    return local, domain.lower(), recipient.notify, recipient.orcpt
 
 
 def _spaced(word: str) -> frozenset[Tolerance]:

@@ -397,7 +397,7 @@ class SqliteSpool:
         self._files.discard(lost.files)
 
 
-_MEND: Final = "Stop the relay and mend the file with sqlite3's .recover"
+_MEND: Final = "Stop the relay and mend the file with sqlite3's .recover, or .dump where its build has none"
 _ORPHAN: Final = "no message of the spool has this content: it was being received when the relay was stopped"
 
 

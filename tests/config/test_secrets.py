@@ -69,6 +69,16 @@ def test_a_file_without_a_usable_secret_is_refused(tmp_path: Path, content: byte
         load(None, {"SPARKPOST_API_KEY_FILE": str(tmp_path / "key")})
 
 
+@pytest.mark.parametrize("name", [VALUE, "no-such-directory/key"])
+def test_a_secret_in_the_place_of_its_files_name_is_not_shown(name: str) -> None:
+    """A path is; a word without a slash may be the secret."""
+    with pytest.raises(ConfigError, match="cannot be read: No such file") as refused:
+        load(None, {"SPARKPOST_API_KEY_FILE": name})
+
+    assert (name in str(refused.value)) == ("/" in name)
+    assert "SPARKPOST_API_KEY_FILE" in str(refused.value)
+
+
 def test_a_secret_file_that_everybody_can_read_is_a_warning(tmp_path: Path) -> None:
     """The warning names the key and the remedy, and goes away with it."""
     path = tmp_path / "key"

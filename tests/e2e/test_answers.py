@@ -76,6 +76,17 @@ async def test_many_recipients_in_one_transaction(tmp_path):
     assert [recipient for one in sandbox.accepted for recipient in one.recipients] == recipients
 
 
+async def test_who_is_named_twice_gets_one_copy(tmp_path):
+    """SparkPost would make a message of each RCPT. The local part is its host's own affair, capitals included."""
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        code, _ = await send(
+            port_of(relay), "b@example.net", "c@example.net", "b@EXAMPLE.net", "B@example.net", "c@example.net"
+        )
+
+    assert code == 250
+    assert [one.recipients for one in sandbox.accepted] == [("b@example.net", "c@example.net", "B@example.net")]
+
+
 async def test_an_unconfigured_domain_gets_a_hint(tmp_path):
     """SparkPost's words, and what to do about them."""
     async with sandbox_with(tmp_path, sending_domains={"verified.example"}) as sandbox, relay_to(sandbox) as relay:
