@@ -244,4 +244,6 @@ def _refused(phase: Phase, error: aiosmtplib.SMTPResponseException) -> UpstreamF
     """A reply that says no, or octets that are no reply at all."""
     if error.code == _NO_REPLY or not 200 <= error.code <= 599:
         return _failure(phase, FailureKind.PROTOCOL, f"no SMTP reply at {phase.value.upper()}")
-    return UpstreamFailure(Answer(phase, Reply.parse(error.code, error.message.split("\n"))))
+    # aiosmtplib keeps octets that are no UTF-8 as lone surrogates, which no file and no database takes.
+    message = error.message.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return UpstreamFailure(Answer(phase, Reply.parse(error.code, message.split("\n"))))

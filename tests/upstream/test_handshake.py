@@ -184,6 +184,16 @@ async def test_not_now_at_each_step(authority, step):
     assert classify(fact).cause is None
 
 
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_refusal_that_is_no_utf_8(authority, step):
+    """Its text goes into the log and the ledger, which take nothing that is no text."""
+    async with dialled(authority, step, b"454 4.7.0 pas l\xe0, d\xc3\xa9sol\xc3\xa9\r\n") as (_, go):
+        with pytest.raises(UpstreamFailure) as failure:
+            await go()
+
+    assert str(failure.value.fact) == "454 4.7.0 pas l\ufffd, d\u00e9sol\u00e9"
+
+
 async def test_an_address_family_that_the_host_has_not(monkeypatch, authority):
     """A kernel without IPv6 refuses the socket: that address has failed, and the next is tried."""
 
