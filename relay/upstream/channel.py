@@ -16,6 +16,7 @@ from relay.upstream.pool import Pool
 
 LEAST_PATIENCE: Final = 0.5  # seconds: once there is a session, the envelope gets a fair chance
 _SMTP_API: Final = b"X-MSYS-API"
+_TRANSACTION: Final = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT})
 
 
 @dataclass(slots=True)
@@ -42,27 +43,22 @@ class SmtpChannel:
     ) -> AttemptReport:
         attempt = _Attempt(message, login, effort)
         outcomes: dict[int, Outcome] = {}
+        told: list[Outcome] = []
         waiting: Sequence[int] = range(len(recipients))
         size = self._size(message, recipients, effort)
         loop = asyncio.get_running_loop()
         while waiting:
             group, waiting = waiting[:size], waiting[size:]
             facts = await self._transaction(attempt, [recipients[number] for number in group], loop.time())
-            beyond: list[int] = []
-            broken = True
-            for number, fact in zip(group, facts, strict=True):
-                outcome = outcomes[number] = classify(fact)
-                if outcome.cause is Cause.RECIPIENT_LIMIT:
-                    beyond.append(number)
-                if isinstance(fact, Answer):
-                    broken = False
+            before, told = told, [classify(fact) for fact in facts]
+            outcomes.update(zip(group, told, strict=True))
+            beyond = [number for number in group if outcomes[number].cause is Cause.RECIPIENT_LIMIT]
             if beyond and len(beyond) < len(group) and not effort.whole:
                 # SparkPost takes so many at once and no more (452 4.5.3): the rest goes in the next transaction.
                 size = group.index(beyond[0]) or 1
                 waiting = [*beyond, *waiting]
-            if broken:
-                for number in waiting:
-                    outcomes[number] = _untried(facts[0])
+            if waiting and (fault := _fault_of_the_way(told, before)) is not None:
+                outcomes.update(dict.fromkeys(waiting, _untried(fault)))
                 break
         done = tuple([(recipient, outcomes[number]) for number, recipient in enumerate(recipients)])
         return AttemptReport(done, attempt.endpoint, attempt.connect, attempt.transaction)
@@ -114,11 +110,29 @@ class SmtpChannel:
         return facts
 
 
-def _untried(fact: Fact) -> Outcome:
-    """For recipients whose turn did not come, because the way broke down before."""
-    if fact.phase in (Phase.RCPT, Phase.DATA, Phase.DOT, Phase.MAIL):
-        return classify(Failure(Phase.RCPT, FailureKind.WITHHELD, f"not tried, as the connection failed: {fact}"))
-    return classify(fact)
+def _fault_of_the_way(told: Sequence[Outcome], before: Sequence[Outcome]) -> Outcome | None:
+    """What makes it pointless to try the other recipients now: the way, the login or the plan are at fault.
+
+    A reply within a transaction that blames the endpoint (a 421) may still be about one of its recipients, who must not
+    keep the others waiting; the transaction `before` had none.
+    """
+    if not any(isinstance(outcome.fact, Answer) for outcome in told):
+        return told[0]
+    for outcome in told:
+        if outcome.scope in (Scope.LOGIN, Scope.CREDENTIAL):
+            return outcome
+        again = any(one.scope is Scope.ENDPOINT for one in before)
+        if outcome.scope is Scope.ENDPOINT and (again or outcome.fact.phase not in _TRANSACTION):
+            return outcome
+    return None
+
+
+def _untried(fault: Outcome) -> Outcome:
+    """For recipients whose turn did not come."""
+    fact = fault.fact
+    if fact.phase not in _TRANSACTION or fault.scope in (Scope.LOGIN, Scope.CREDENTIAL):
+        return fault
+    return classify(Failure(Phase.RCPT, FailureKind.WITHHELD, f"not tried, as the connection failed: {fact}"))
 
 
 def _put_off(facts: Sequence[Fact]) -> bool:

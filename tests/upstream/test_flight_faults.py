@@ -8,9 +8,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.core.message import Content, Message
-from relay.core.outcome import Ambiguous, Answer, Bounced, Deferred, Delivered, Failure, FailureKind, Outcome, Phase
+from relay.core.outcome import (
+    Ambiguous,
+    Answer,
+    Bounced,
+    Cause,
+    Deferred,
+    Delivered,
+    Failure,
+    FailureKind,
+    Outcome,
+    Phase,
+)
 from relay.core.ports import Effort, Permit
+from relay.core.reply import Reply
 from relay.upstream.channel import SmtpChannel
+from relay.upstream.failure import UpstreamFailure
 from relay.upstream.pool import Pool, PoolLimits
 from relay.upstream.session import Session
 from relay.upstream.timeouts import SessionTimeouts
@@ -737,6 +750,56 @@ async def test_too_many_recipients_while_another_message_waits_behind():
     assert all(isinstance(outcome, Delivered) for outcome in flat(outcomes))
     groups = [group for one in way.flights for name, group in one.peer.accepted if name == "m1"]
     assert groups == [("a", "b"), ("c", "d"), ("e",)]
+
+
+FIVE = Mail("m1", ("b", "c", "d", "e", "f"))
+
+
+@pytest.mark.parametrize("said", [b"535 5.7.8 Sorry.", b"454 4.7.0 later"])
+async def test_a_login_that_fails_is_not_tried_for_each_recipient(said):
+    """Nobody logs in again with a key that has been refused: the other recipients share the news."""
+    tried = []
+
+    async def refuse(login, deadline, slots):
+        tried.append(login)
+        raise UpstreamFailure(Answer(Phase.AUTH, Reply.parse(int(said[:3]), [said[4:].decode()])))
+
+    way = Way(per_transaction=1)
+    way.pool = Pool(refuse, PoolLimits(10, 100, 50))
+    way.channel = SmtpChannel(way.pool, 1)
+    (outcomes,) = await through(way, [FIVE])
+
+    assert len(tried) == 1
+    assert [str(outcome.fact) for outcome in outcomes] == [said.decode()] * 5
+
+
+@pytest.mark.parametrize("at", range(4))
+async def test_who_wants_to_be_spared_is_not_asked_for_each_recipient(at):
+    """A 421 may be about one recipient, a second one is not: no connection is made for each of the others."""
+    way = Way(otherwise=Plan(twists={at: Twist(b"421 4.3.2 busy\r\n", then="close")}), per_transaction=1)
+    (outcomes,) = await through(way, [FIVE])
+
+    assert len(way.flights) == 2
+    assert [answered(outcome) for outcome in outcomes] == [True, True, False, False, False]
+    assert all(withheld(outcome) for outcome in outcomes[2:])
+
+
+async def test_one_recipient_who_is_answered_421_does_not_keep_the_others_waiting():
+    """The next transaction, on another connection, goes well: so do those behind it."""
+    way = Way(Plan(twists={1: Twist(b"421 4.3.3 [internal]\r\n", then="close")}), per_transaction=1)
+    (outcomes,) = await through(way, [FIVE])
+
+    assert [isinstance(outcome, Delivered) for outcome in outcomes] == [False, True, True, True, True]
+
+
+async def test_a_quota_that_is_used_up_is_so_for_all_recipients():
+    """Nothing more is sent than what has been answered with it."""
+    said = b"550 5.7.1 Exceed Sending Limit (daily)"
+    way = Way(Plan(twists={3: Twist(said + b"\r\n")}), per_transaction=1)
+    (outcomes,) = await through(way, [FIVE])
+
+    assert way.flights[0].peer.heard.count(b"MAIL FROM") == 1
+    assert [outcome.cause for outcome in outcomes] == [Cause.QUOTA] * 5
 
 
 async def test_a_claim_that_runs_out_costs_only_its_own_message():
