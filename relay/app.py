@@ -122,7 +122,9 @@ class Relay:
         self._phase = Phase.STARTING
         self._ports_in_use = PortsInUse()
         self._last_resort = LastResort(self._api_url, self._clock.monotonic, self._circuits_changed)
-        self.circuits = Circuits(self._clock.monotonic, self._circuits_changed, self._last_resort)
+        self.circuits = Circuits(
+            self._clock.monotonic, self._circuits_changed, self._last_resort, self._credentials.current
+        )
         watch = UpstreamWatch(self.circuits, self.metrics, self._ports_in_use)
         dialler, self._pool = build_upstream(config, watch, self._credentials)
         self._https = build_https(config, self._credentials)

@@ -52,7 +52,8 @@ _WITHOUT_LOGIN: Final = frozenset(
 class Circuits:
     """All circuits of one relay. `now` is a monotonic clock; `on_change` is called when one opens or closes.
 
-    `last_resort`: what is known of HTTPS, where it may be used.
+    `last_resort`: what is known of HTTPS, where it may be used. An attempt whose login is not `current` any more at its
+    end opens nothing: its key has been changed meanwhile, and nobody will use it again.
     """
 
     def __init__(
@@ -60,10 +61,12 @@ class Circuits:
         now: Callable[[], float],
         on_change: Callable[[], None] = lambda: None,
         last_resort: LastResort | None = None,
+        current: Callable[[Login], bool] = lambda _: True,
     ) -> None:
         self._now = now
         self._on_change = on_change
         self._last_resort = last_resort or LastResort(lambda _: None, now)
+        self._current = current
         self._targets: dict[Target, Pause] = {}
         self._gone_round: set[Target] = set()  # mail goes by HTTPS instead
         self._refused: dict[Login, Outcome] = {}
@@ -171,6 +174,8 @@ class Circuits:
                 self._over_quota.end(bare(login))
             if any(map(_shows_login, outcomes)):
                 self.login_works(login)
+        if not self._current(login):
+            return
         for outcome in outcomes:
             if outcome.cause is Cause.LOGIN_REFUSED:
                 self._refuse(login, outcome)

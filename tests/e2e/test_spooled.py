@@ -322,6 +322,30 @@ async def test_a_changed_key_file_lets_mail_go_at_once(tmp_path):
     assert [line.outcome for line in entry.history] == ["deferred", "delivered"]
 
 
+async def test_a_key_that_is_changed_while_it_logs_in_is_not_held_against_the_new_one(tmp_path):
+    """The refusal of the old key comes after the new one is known: it is nothing that anybody has to mend."""
+    key_file = tmp_path / "key"
+    key_file.write_text("f" * 40)
+    sections = spooled(tmp_path, credentials={"default": {"api_key": "f" * 40}})
+    references = {("credentials", "default", "api_key"): {"file": str(key_file)}}
+    ports = [Port(mode="slow", delay=0.4)]  # a login takes longer than until the next look at the file
+    async with (
+        sandbox_with(tmp_path / "tls", ports=ports) as sandbox,
+        relay_to(sandbox, references=references, **sections) as relay,
+    ):
+        sent = asyncio.create_task(send(port_of(relay)))
+        replacement = tmp_path / "new"
+        replacement.write_text(f"{KEY}\n")
+        replacement.replace(key_file)
+        await sent
+        (entry,) = await settled(relay, lambda found: found[0].state is State.DELIVERED)
+        refused = relay.circuits.logins_refused
+
+    assert [one.accepted for one in sandbox.auth_attempts] == [False, True]
+    assert [line.outcome for line in entry.history] == ["deferred", "delivered"]
+    assert refused == {}
+
+
 @pytest.mark.parametrize(
     ("recipient", "marked"), [("silent@example.net", False), ("silent-after-dot@example.net", True)]
 )

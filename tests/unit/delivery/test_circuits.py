@@ -460,6 +460,20 @@ def test_a_key_that_changes_forgets_what_was_known_of_the_old_one(world: World) 
     assert world.open(billing) == []
 
 
+@pytest.mark.parametrize("outcome", [REFUSED, BUSY, QUOTA], ids=lambda outcome: str(outcome.fact))
+def test_what_comes_of_a_login_after_its_key_has_changed_closes_nothing(outcome: Outcome) -> None:
+    """Nobody uses it again: it is not probed, and there is nothing for the operator to mend."""
+    old = login(7)
+    clock = HandClock()
+    circuits = Circuits(clock.monotonic, current=lambda one: one.key != old.key)
+    circuits.learn(old, [outcome])
+    clock.skip(LOGIN_PROBE)
+
+    assert circuits.all_open
+    assert circuits.logins_refused == {}
+    assert circuits.logins_to_probe() == []
+
+
 def test_forgetting_nothing_changes_nothing(world: World) -> None:
     """A key of which nothing bad is known may change without waking anybody."""
     world.learn(login(), DELIVERED)
