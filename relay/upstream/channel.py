@@ -17,6 +17,7 @@ from relay.upstream.pool import Pool
 LEAST_PATIENCE: Final = 0.5  # seconds: once there is a session, the envelope gets a fair chance
 _SMTP_API: Final = b"X-MSYS-API"
 _TRANSACTION: Final = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT})
+_ENDED: Final = frozenset({FailureKind.LOST, FailureKind.PROTOCOL})
 
 
 @dataclass(slots=True)
@@ -113,18 +114,25 @@ class SmtpChannel:
 def _fault_of_the_way(told: Sequence[Outcome], before: Sequence[Outcome]) -> Outcome | None:
     """What makes it pointless to try the other recipients now: the way, the login or the plan are at fault.
 
-    A reply within a transaction that blames the endpoint (a 421) may still be about one of its recipients, who must not
+    A 421 within a transaction, or a connection that broke there, may still be about one of its recipients, who must not
     keep the others waiting; the transaction `before` had none.
     """
-    if not any(isinstance(outcome.fact, Answer) for outcome in told):
-        return told[0]
+    again = any(map(_broke_off, before))
     for outcome in told:
         if outcome.scope in (Scope.LOGIN, Scope.CREDENTIAL):
             return outcome
-        again = any(one.scope is Scope.ENDPOINT for one in before)
-        if outcome.scope is Scope.ENDPOINT and (again or outcome.fact.phase not in _TRANSACTION):
+        if _broke_off(outcome) and (again or not _may_be_about_one(outcome.fact)):
             return outcome
     return None
+
+
+def _broke_off(outcome: Outcome) -> bool:
+    return outcome.scope is Scope.ENDPOINT or isinstance(outcome.fact, Failure)
+
+
+def _may_be_about_one(fact: Fact) -> bool:
+    """There was a session, and it ended at once; silence costs too much time to be met twice."""
+    return fact.phase in _TRANSACTION and (isinstance(fact, Answer) or fact.kind in _ENDED)
 
 
 def _untried(fault: Outcome) -> Outcome:

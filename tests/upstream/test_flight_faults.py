@@ -784,12 +784,23 @@ async def test_who_wants_to_be_spared_is_not_asked_for_each_recipient(at):
     assert all(withheld(outcome) for outcome in outcomes[2:])
 
 
-async def test_one_recipient_who_is_answered_421_does_not_keep_the_others_waiting():
-    """The next transaction, on another connection, goes well: so do those behind it."""
-    way = Way(Plan(twists={1: Twist(b"421 4.3.3 [internal]\r\n", then="close")}), per_transaction=1)
+@pytest.mark.parametrize("said", [b"421 4.3.3 [internal]\r\n", b"nonsense\r\n", b""])
+async def test_one_recipient_at_whom_the_connection_ends_does_not_keep_the_others_waiting(said):
+    """The next transaction, on another connection, goes well: so do those behind it. Else they would wait for ever."""
+    way = Way(Plan(twists={1: Twist(said, then="close")}), per_transaction=1)
     (outcomes,) = await through(way, [FIVE])
 
     assert [isinstance(outcome, Delivered) for outcome in outcomes] == [False, True, True, True, True]
+
+
+async def test_connections_that_end_one_after_the_other_are_a_fault_of_the_way():
+    """Whoever has not had his turn by the second one has it in the next attempt."""
+    way = Way(otherwise=Plan(twists={1: Twist(b"", then="close")}), per_transaction=1)
+    (outcomes,) = await through(way, [FIVE])
+
+    assert len(way.flights) == 2
+    assert [lost(outcome) for outcome in outcomes] == [True, True, False, False, False]
+    assert all(withheld(outcome) for outcome in outcomes[2:])
 
 
 async def test_a_quota_that_is_used_up_is_so_for_all_recipients():
