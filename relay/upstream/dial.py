@@ -36,7 +36,9 @@ class Watcher(Protocol):
     """Hears what dials tell of a target."""
 
     def target_down(self, target: Target, fact: Fact) -> None:
-        """No port of it has worked in a dial, or none has come to anything for SUSPICION seconds."""
+        """No port of it has worked in a dial, or none has come to anything for SUSPICION seconds; nor in another dial
+        meanwhile.
+        """
         ...
 
     def target_up(self, target: Target, port: int) -> None:
@@ -72,6 +74,7 @@ class Dialler(Generic[T]):
         self._discard = discard
         self._probes: dict[Target, asyncio.Task[None]] = {}
         self._remembered: dict[Target, tuple[int, float]] = {}
+        self._worked_last: dict[Target, float] = {}
         self._races: dict[Target, set[Race[T]]] = {}
 
     async def dial(self, target: Target, deadline: float, slots: Slots) -> T:
@@ -82,21 +85,23 @@ class Dialler(Generic[T]):
         ports = self._ports(target, slots)
         loop = asyncio.get_running_loop()
         started = loop.time()
-        overdue = loop.call_later(SUSPICION, self._tell_down, target, SILENT)
+        overdue = loop.call_later(SUSPICION, self._tell_down, target, SILENT, started)
         try:
             candidate, result, failures = await self._race(target, ports, deadline, slots)
         except UpstreamFailure as failure:
             # A dial that was given hardly any time says nothing about the target.
             if not _cut_short(failure.fact) or loop.time() - started >= FAIR_SECONDS:
-                self._tell_down(target, failure.fact)
+                self._tell_down(target, failure.fact, started)
             raise
         finally:
             overdue.cancel()
         self._worked(target, candidate.endpoint.port, failures)
         return result
 
-    def _tell_down(self, target: Target, fact: Fact) -> None:
-        if self._watcher is not None:
+    def _tell_down(self, target: Target, fact: Fact, started: float) -> None:
+        """What a dial has waited for in vain is no news if another that was under way with it has found the target."""
+        outdated = isinstance(fact, Failure) and self._worked_last.get(target, float("-inf")) >= started
+        if self._watcher is not None and not outdated:
             self._watcher.target_down(target, fact)
 
     def _ports(self, target: Target, slots: Slots) -> list[int]:
@@ -130,6 +135,7 @@ class Dialler(Generic[T]):
             slots.give()
 
     def _worked(self, target: Target, port: int, failures: Failures) -> None:
+        self._worked_last[target] = asyncio.get_running_loop().time()
         for race in self._races.get(target, ()):
             race.hear(port)
         if self._watcher is not None:

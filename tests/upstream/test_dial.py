@@ -164,6 +164,31 @@ async def test_silence_is_suspicious_long_before_it_is_given_up(monkeypatch):
         await dialling
 
 
+async def test_silence_is_no_news_once_another_dial_has_got_through(monkeypatch):
+    """Its own name servers were silent, or its packets were lost: that was before, and the target is there."""
+    monkeypatch.setattr("relay.upstream.dial.SUSPICION", 0.05)
+    monkeypatch.setattr("relay.upstream.dial.FAIR_SECONDS", 0.0)
+    asked = asyncio.Event()
+    answers = [asyncio.get_running_loop().create_future()]
+
+    async def lookup(host, ports):
+        if answers:
+            asked.set()
+            await answers.pop()
+        return await candidates(host, ports)
+
+    monkeypatch.setattr("relay.upstream.addresses.candidates", lookup)
+    watcher = Watched()
+    dialler = Dialler(Script(p587="yes", p2525="yes"), fallback_after=0.01, watcher=watcher)
+    late = asyncio.create_task(dial(dialler, seconds=0.2))
+    await asked.wait()
+    await dial(dialler)
+    with pytest.raises(UpstreamFailure, match="silent"):
+        await late
+
+    assert watcher.told == ["up 587"]
+
+
 async def test_the_preferred_port_is_probed_beside_the_mail(monkeypatch):
     """When its time has come: mail goes on by the port that works; once the other works too, it is the first again."""
     monkeypatch.setattr(dial_module, "MEMORY_SECONDS", -1.0)
