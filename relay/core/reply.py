@@ -223,6 +223,7 @@ def auth_unavailable(cause: str) -> Reply:
 
 MAIL_OK: Final = _reply(250, "2.1.0", "reverse-path ok")
 RCPT_OK: Final = _reply(250, "2.1.5", "forward-path ok")
+RCPT_AGAIN: Final = _reply(250, "2.1.5", "forward-path ok, and named before")
 MAIL_SYNTAX: Final = _reply(501, "5.5.4", "syntax: MAIL FROM:<address> [parameters]")
 RCPT_SYNTAX: Final = _reply(501, "5.5.4", "syntax: RCPT TO:<address> [parameters]")
 MAIL_NESTED: Final = _reply(503, "5.5.1", "nested MAIL: a transaction is already open")

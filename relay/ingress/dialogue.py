@@ -200,6 +200,9 @@ class Dialogue:
                 self._close_with(verb, reply.TLS_PIPELINED)
                 return
             self._step = BeginTls()
+        elif answer is reply.RCPT_AGAIN and self._patience.tried_by_recipient():
+            self._close_with(verb, reply.TOO_MANY_ERRORS)
+            return
         elif answer is reply.BYE or answer is reply.SHUTTING_DOWN:
             self.quit = answer is reply.BYE
             self._close_with(verb, answer)

@@ -120,13 +120,16 @@ class Transaction:
         if isinstance(recipient, Reply):
             return recipient
         meant = _meant_by(recipient)
-        if len(self._recipients) >= self._sender.most_recipients and meant not in self._recipients:
+        again = meant in self._recipients
+        if not again and len(self._recipients) >= self._sender.most_recipients:
             return reply.too_many_recipients(self._sender.most_recipients)
         if path.tolerances:
             self.tolerances |= path.tolerances
         if word != "TO":
             self.tolerances |= _spaced(word)
-        self._recipients.setdefault(meant, recipient)
+        if again:
+            return reply.RCPT_AGAIN
+        self._recipients[meant] = recipient
         return reply.RCPT_OK
 
     def data(self, argument: str) -> Reply:

@@ -189,13 +189,18 @@ async def test_content_that_flows_is_never_cut(tmp_path):
         (b"EHLO c\r\n" + b"WHAT\r\n" * 30, "421 4.7.0 too many errors", "errors"),
         (b"EHLO c\r\n" + b"NOOP\r\n" * 200, "421 4.7.0 too many commands", "commands"),
         (b"HELO c\r\n" + b"MAIL FROM:<a@example.com>\r\nRSET\r\n" * 200, "421 4.7.0 too many commands", "commands"),
-        (ENVELOPE[:-6] + b"RCPT TO:<b@example.net>\r\n" * 1_600, "421 4.7.0 too many errors", "errors"),
+        (
+            ENVELOPE[:-6] + b"".join(map(b"RCPT TO:<b%d@example.net>\r\n".__mod__, range(1_600))),
+            "421 4.7.0 too many errors",
+            "errors",
+        ),
+        (ENVELOPE[:-6] + b"RCPT TO:<b@example.net>\r\n" * 600, "421 4.7.0 too many errors", "errors"),
     ],
-    ids=["errors", "idle commands", "transactions without mail", "recipients"],
+    ids=["errors", "idle commands", "transactions without mail", "recipients", "the same recipient"],
 )
 async def test_a_client_that_brings_no_mail_is_hung_up_on(tmp_path, monkeypatch, octets, end, limit):
     """However politely it speaks; and the log says that it was we who hung up, and why."""
-    monkeypatch.setattr(patience_module, "MAX_REFUSED_RECIPIENTS", 500)
+    monkeypatch.setattr(patience_module, "MAX_VAIN_RECIPIENTS", 500)
     with capture_logs() as logged:
         async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
             heard = await talk(port_of(relay), octets)
