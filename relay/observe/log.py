@@ -100,11 +100,12 @@ EVENTS: Final[Mapping[str, str]] = {
 
 # Fields that hold e-mail addresses, single or in a list.
 _ADDRESS_FIELDS: Final = ("reverse_path", "recipient", "recipients")
-# Fields of text in which somebody may have repeated one, ours as well as SparkPost; many a login is one. It is looked for
-# where a word begins and nowhere within: the time that takes grows with the text, and not with its square.
+# Fields of text in which somebody may have repeated one, ours as well as SparkPost; many a login is one. It is looked
+# for where a word, or what is quoted, begins and nowhere within, and each is read once: the time that takes grows with
+# the text, and not with its square.
 _TEXT_FIELDS: Final = ("reply", "reason", "login")
 _ADDRESS: Final = re.compile(
-    r'(?:"(?:[^"\\]|\\.)*+"|(?<![^\s<>(),;:"@])[^\s<>(),;:"@]++)@(?:\[[^\]\s]*\]|\w[\w-]*(?:\.\w[\w-]*)*)'
+    r'(?:(?<!\\)"(?:[^"\\]|\\.)*+"|(?<![^\s<>(),;:"@])[^\s<>(),;:"@]++)@(?:\[[^\[\]\s@]*+\]|\w[\w-]*(?:\.\w[\w-]*)*)'
 )
 
 
