@@ -8,7 +8,7 @@ when it runs, so that the small ones start quickly.
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -232,7 +232,7 @@ def send(
     """Send one test message through a running relay and show what it answers. Exit 0 if it was accepted, 1 if not."""
     from relay.send import send_test_message
 
-    password = typer.prompt("password", hide_input=True) if login is not None else None
+    password = _password(lambda: typer.prompt("password", hide_input=True)) if login is not None else None
     raise typer.Exit(send_test_message(to=to, mail_from=mail_from or to, via=via, login=login, password=password))
 
 
@@ -272,12 +272,19 @@ def hash_password() -> None:
     from relay.ingress.auth import hash_password as hashed
 
     if sys.stdin.isatty():
-        password = typer.prompt("password", hide_input=True, confirmation_prompt=True)
+        password = _password(lambda: typer.prompt("password", hide_input=True, confirmation_prompt=True))
     else:
-        password = sys.stdin.readline().rstrip("\r\n")
+        password = _password(lambda: sys.stdin.readline().rstrip("\r\n"))
     if not password:
         fail("an empty password protects nothing: give one on stdin", 1)
+    print(hashed(password))
+
+
+def _password(read: Callable[[], str]) -> str:
+    """What is read, if it is text: by the locale, octets of another encoding are an error or come as surrogates."""
     try:
-        print(hashed(password))
-    except UnicodeEncodeError:
+        password = read()
+        password.encode()
+    except UnicodeError:
         fail("the password is not text in UTF-8: convert it, or choose another", 1)
+    return password

@@ -17,6 +17,13 @@ class _NoGreeting(Exception):
     """The connection has ended before anything was said on it."""
 
 
+class _Utf8(str):
+    """A login as RFC 4616 wants it on the wire; smtplib asks for ASCII, and fails at a name or password beyond it."""
+
+    def encode(self, *_: Any) -> bytes:
+        return super().encode()
+
+
 class _ShowingSMTP(smtplib.SMTP):
     """smtplib's client that shows what is said, but never what is presented as a password."""
 
@@ -40,10 +47,14 @@ class _ShowingSMTP(smtplib.SMTP):
             print(f"  <- {code} {line}")
         return code, text
 
-    def auth(self, *args: Any, **kwargs: Any) -> tuple[int, bytes]:
+    def auth(self, mechanism: str, authobject: Any, **kwargs: Any) -> tuple[int, bytes]:
+        def in_utf8(challenge: bytes | None = None) -> Any:
+            said = authobject(challenge)
+            return None if said is None else _Utf8(said)
+
         self._hidden = True
         try:
-            return super().auth(*args, **kwargs)
+            return super().auth(mechanism, in_utf8, **kwargs)
         finally:
             self._hidden = False
 

@@ -102,6 +102,8 @@ async def test_hash_password():
     ("command", "said"),
     [
         (r"printf 'p\344ss\n' | python -m relay hash-password", "the password is not text in UTF-8"),
+        (r"printf 'p\344ss\n' | PYTHONIOENCODING=utf-8:strict python -m relay hash-password", "is not text in UTF-8"),
+        (r"printf 'p\344ss\n' | python -m relay send --to b@example.net --login app", "is not text in UTF-8"),
         ("python -m relay hash-password <&-", "an empty password protects nothing"),
         ("python -m relay send --to b@example.net --login app <&-", "Aborted"),
     ],
@@ -327,6 +329,19 @@ async def test_send_never_shows_the_password():
     assert base64.b64encode(b"correct-horse").decode() not in out
     assert "correct-horse" not in out
     assert out.count("-> AUTH ********") == out.count("-> ********") == 1
+
+
+async def test_send_logs_in_with_what_is_not_ascii(tmp_path):
+    """As the relay takes it: in UTF-8."""
+    app = {"name": "app", "match": {"login": "jürgen"}, "password": "pässwort"}
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox, identities=[app]) as relay:
+        via = f"127.0.0.1:{port_of(relay)}"
+        status, out, err = await run(
+            "send", "--to", "b@example.net", "--via", via, "--login", "jürgen", text="pässwort\n"
+        )
+
+    assert (status, "Traceback" in err) == (0, False)
+    assert "<- 235 2.7.0" in out
 
 
 async def test_sandbox_stores_messages(tmp_path):
