@@ -115,6 +115,8 @@ def _from_file(path: FilePath) -> str:
     try:
         with path.open("rb") as stream:
             octets = stream.read(_LARGEST + 1)
+    except ValueError:
+        raise SecretError("what is named here cannot be a file: there is a NUL in its name") from None
     except OSError as error:
         # A word without a slash may be the secret itself, where the name of its file belongs.
         shown = path if len(path.parts) > 1 else "the file that is named here"

@@ -79,6 +79,13 @@ def test_a_secret_in_the_place_of_its_files_name_is_not_shown(name: str) -> None
     assert "SPARKPOST_API_KEY_FILE" in str(refused.value)
 
 
+@pytest.mark.parametrize("kind", ["file", "credential"])
+def test_a_name_that_no_file_can_have_is_an_error(load_text: Load, kind: str) -> None:
+    """It is not looked for, and no traceback."""
+    with pytest.raises(ConfigError, match=r"credentials\.default\.api_key: .* there is a NUL in its name"):
+        load_text(f'credentials: {{default: {{api_key: {{{kind}: "a\\0b"}}}}}}\n', {"CREDENTIALS_DIRECTORY": "/"})
+
+
 def test_a_secret_file_that_everybody_can_read_is_a_warning(tmp_path: Path) -> None:
     """The warning names the key and the remedy, and goes away with it."""
     path = tmp_path / "key"
