@@ -60,7 +60,7 @@ def unusable(path: Path, error: Exception) -> SpoolUnusable:
             " on it"
         )
     cause = (isinstance(error, OSError) and error.strerror) or str(error)
-    if any(getattr(one, "sqlite_errorname", "").startswith("SQLITE_CORRUPT") for one in (error, error.__cause__)):
+    if any(error_name(one).startswith("SQLITE_CORRUPT") for one in (error, error.__cause__)):
         return SpoolUnusable(
             f"the spool {path} is damaged, and cannot be opened: {cause}. Move it away with all that lies beside it,"
             " and keep it: the relay begins with an empty one. sqlite3's .recover may mend it, where its build has that"
@@ -71,16 +71,21 @@ def unusable(path: Path, error: Exception) -> SpoolUnusable:
     )
 
 
+def error_name(error: BaseException | None) -> str:
+    """SQLite's own name for an error, such as SQLITE_FULL; empty for any other."""
+    return getattr(error, "sqlite_errorname", None) or ""
+
+
 def lacks_room(error: Exception) -> bool:
     """Is there no room on the disk for a file, the database, or the index of its log?"""
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT}
-    return getattr(error, "sqlite_errorname", None) in {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}
+    return error_name(error) in {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}
 
 
 def true_cause(path: Path, error: Failure) -> Failure | OSError:
     """What has failed. SQLite says the same of a disk without inodes, or a quota, as of one that is broken."""
-    if (getattr(error, "sqlite_errorname", None) or "").startswith(("SQLITE_CANTOPEN", "SQLITE_IOERR_WRITE")):
+    if error_name(error).startswith(("SQLITE_CANTOPEN", "SQLITE_IOERR_WRITE")):
         try:
             ContentStore(path).probe()
         except OSError as found:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from relay.core.spooled import SpoolUnavailable
-from relay.spool.database import LOG_LIMIT, checkpoint, connect, lacks_room, true_cause
+from relay.spool.database import LOG_LIMIT, checkpoint, connect, error_name, lacks_room, true_cause
 
 GROUP: Final = 256  # operations in one commit at most
 PASSES: Final = 6  # of the loop for which a group may grow, as long as each brings more
@@ -295,7 +295,7 @@ class Writer:
 
     def _doubt(self, error: sqlite3.Error | OSError) -> None:
         """After an error of the disk the connection is given up."""
-        if not isinstance(error, OSError) and not _name(error).startswith(_REOPEN):
+        if not isinstance(error, OSError) and not error_name(error).startswith(_REOPEN):
             return
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
@@ -332,7 +332,7 @@ def _batches(group: Sequence[_Work]) -> Iterator[list[_Work]]:
 
 def unavailable_by(error: sqlite3.Error | OSError) -> SpoolUnavailable:
     """An error of the database or of a file, as callers hear it."""
-    name = _name(error)
+    name = error_name(error)
     cause = f"{error} ({name})" if name else (getattr(error, "strerror", None) or str(error))
     unavailable = SpoolUnavailable(cause, full=lacks_room(error))
     unavailable.__cause__ = error
@@ -345,20 +345,18 @@ def _is_full(failure: Exception | None) -> bool:
 
 def is_of_kind(error: SpoolUnavailable, kind: str) -> bool:
     """Was it SQLite's error of this name, or of one that begins so?"""
-    return _name(error.__cause__).startswith(kind)
+    return error_name(error.__cause__).startswith(kind)
 
 
 def _is_the_spools(error: Exception) -> bool:
     """Is an operation's error one of the disk or the database, and not of the operation or the rows it touches?"""
-    return isinstance(error, OSError) or (isinstance(error, sqlite3.Error) and not _name(error).startswith(_ONE_FAULT))
+    return isinstance(error, OSError) or (
+        isinstance(error, sqlite3.Error) and not error_name(error).startswith(_ONE_FAULT)
+    )
 
 
 def _told(error: Exception) -> Exception:
     return unavailable_by(error) if isinstance(error, sqlite3.Error) else error
-
-
-def _name(error: BaseException | None) -> str:
-    return getattr(error, "sqlite_errorname", None) or ""
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
