@@ -14,7 +14,7 @@ PATIENCE: Final = 660.0  # seconds; the relay may wait ten minutes for SparkPost
 
 
 class _NoGreeting(Exception):
-    """The connection has ended before anything was said on it."""
+    """The connection has ended, or was given up, before anything was said on it."""
 
 
 class _Utf8(str):
@@ -97,7 +97,7 @@ def send_test_message(*, to: str, mail_from: str, via: str, login: str | None, p
                 relay.login(login, password)
             relay.send_message(message)
     except _NoGreeting:
-        print(f"{via}: hung up without a greeting. TLS from the start (tls.mode: implicit) is not spoken here")
+        print(f"{via}: no greeting came. TLS from the start (tls.mode: implicit) is not spoken here")
         return 1
     except smtplib.SMTPException as error:
         print(f"not accepted: {_reason(error)}")

@@ -17,6 +17,7 @@ import yaml
 
 from relay import doctor, is_compiled
 from relay.sandbox import HttpPort, Port
+from relay.send import send_test_message
 from tests.support.environment import clean
 from tests.support.running import KEY, configuration, port_of, relay_to, sandbox_with
 from tests.support.serving import serving, write_config
@@ -303,8 +304,19 @@ async def test_send_to_a_port_that_hangs_up():
         status, out, _ = await run("send", "--to", "b@example.net", "--via", via)
 
     assert status == 1
-    assert f"{via}: hung up without a greeting" in out
+    assert f"{via}: no greeting came" in out
     assert "tls.mode: implicit" in out
+
+
+def test_send_to_a_port_that_says_nothing(capsys, monkeypatch):
+    """It has not hung up, and is not said to have."""
+    monkeypatch.setattr("relay.send.PATIENCE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # the kernel alone takes the connection
+        via = f"127.0.0.1:{server.getsockname()[1]}"
+        status = send_test_message(to="b@example.net", mail_from="a@example.com", via=via, login=None, password=None)
+
+    assert status == 1
+    assert capsys.readouterr().out.startswith(f"{via}: no greeting came. ")
 
 
 async def test_send_never_shows_the_password():
