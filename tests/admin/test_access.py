@@ -46,6 +46,7 @@ async def test_everybody_sees_health_metrics_and_status_and_nothing_else(tmp_pat
         "open-sesame-0123456789",
         "Basic open-sesame-0123456789",
         "Bearer OPEN-SESAME-0123456789",
+        b"Bearer \xff\xfe",
     ],
 )
 async def test_a_wrong_token_opens_nothing(tmp_path, given):

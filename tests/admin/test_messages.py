@@ -161,6 +161,9 @@ async def test_many_are_moved_at_once(tmp_path):
         {"command": "hold"},
         {"command": "hold", "ids": [1]},
         {"command": "hold", "ids": ["X"] * 501},
+        {"command": "hold", "ids": ["\ud800"]},
+        b"\xff",
+        pytest.param(b"[" * 60_000, id="deep"),
     ],
     ids=str,
 )
@@ -171,6 +174,16 @@ async def test_a_wish_that_makes_no_sense_is_400(tmp_path, wish):
 
     assert answer.status == 400
     assert '"command"' in answer.json["remedy"]
+
+
+async def test_a_wish_is_json_whatever_character_set_it_claims(tmp_path):
+    """JSON has one (RFC 8259 §8.1)."""
+    wish = {"command": "hold", "ids": []}
+    claimed = {"Content-Type": "application/json; charset=nonsense"}
+    async with sandbox_with(tmp_path / "tls") as sandbox, relay_to(sandbox, **keeping(tmp_path)) as relay:
+        answer = await ask(unix_of(relay), MESSAGES, "POST", claimed, wish)
+
+    assert (answer.status, answer.json) == (200, {"messages": []})
 
 
 @pytest.mark.parametrize(

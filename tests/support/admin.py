@@ -45,7 +45,7 @@ def unix_of(relay: Any) -> str:
 def ask_now(
     where: str, path: str, method: str = "GET", headers: dict[str, str] | None = None, body: Any = None
 ) -> Answer:
-    """One exchange, with `where` as the admin server writes its addresses."""
+    """One exchange, with `where` as the admin server writes its addresses; `body` is sent as JSON, octets as such."""
     if where.startswith("unix:"):
         connection = http.client.HTTPConnection("localhost", timeout=20)
         connection.sock = socket.socket(socket.AF_UNIX)
@@ -54,7 +54,7 @@ def ask_now(
     else:
         connection = http.client.HTTPConnection(where, timeout=20)
     try:
-        octets = json.dumps(body).encode() if body is not None else None
+        octets = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         connection.request(method, path, octets, headers or {})
         response = connection.getresponse()
         return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
