@@ -19,7 +19,7 @@ IDENTITY: Final = frozenset({b"", b"7bit", b"8bit", b"binary"})  # encodings tha
 NO_LINE: Final = b"\r\n"  # in place of an empty line that is not there
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL)
-_BOUNDARY = re.compile(rb"""boundary[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s;"()<>@,\\]+))""", re.IGNORECASE)
+_PARAMETER = re.compile(rb"""[;\s]([^\s=;"()]+)\s*=\s*(?:"((?:[^"\\]|\\.)*+)"|([^\s;"()]+))""", re.DOTALL)
 _TYPE = re.compile(rb"[ \t\r\n]*([^\s;/]+/[^\s;]+)")
 
 
@@ -48,7 +48,7 @@ class Entity:
     header: list[bytes] = field(default_factory=list)
     size: int = 0
     kind: Kind = Kind.LEAF
-    type: bytes = b"text/plain"
+    type: bytes = b"text/plain"  # where the header section does not say
     encoding: bytes = b""
     long: bool = False
     eight_bit: bool = False
@@ -58,14 +58,14 @@ class Entity:
         """Learn type and encoding from the header section; the boundary if this is a multipart that has one."""
         fields = dict(reversed([split_field(one) for one in unfold(self.header)]))  # the first of its name counts
         declared = _TYPE.match(fields.get(b"content-type", b""))
-        self.type = declared[1].lower() if declared else b"text/plain"
+        if b"content-type" in fields:
+            self.type = declared[1].lower() if declared else b"text/plain"
         self.encoding = re.sub(rb"\(.*?\)", b"", fields.get(b"content-transfer-encoding", b"")).strip().lower()
         if self.type.startswith(b"multipart/"):
-            found = _BOUNDARY.search(fields[b"content-type"])
-            self.kind = Kind.CONTAINER if found else Kind.OPAQUE
-            if found:
-                return re.sub(rb"\\(.)", rb"\1", found[1]) if found[1] is not None else found[2]
-        elif self.type == b"message/rfc822" and self.encoding in IDENTITY:
+            boundary = _boundary(fields[b"content-type"])
+            self.kind = Kind.OPAQUE if boundary is None else Kind.CONTAINER
+            return boundary
+        if self.type == b"message/rfc822" and self.encoding in IDENTITY:
             self.kind = Kind.CONTAINER
         elif self.type.startswith(b"message/"):
             self.kind = Kind.OPAQUE
@@ -80,6 +80,14 @@ class Entity:
                     lines.decode()
                 except UnicodeDecodeError:
                     self.utf8 = False
+
+
+def _boundary(content_type: bytes) -> bytes | None:
+    """The boundary that a Content-Type names. No line ends with white space that counts (RFC 2046 §5.1.1)."""
+    for name, quoted, plain in _PARAMETER.findall(content_type):
+        if name.lower() == b"boundary":
+            return re.sub(rb"\\(.)", rb"\1", quoted).rstrip() or plain or None
+    return None
 
 
 def unfold(lines: Iterable[bytes]) -> list[bytes]:
@@ -130,6 +138,7 @@ def walk(chunks: Iterable[bytes]) -> Iterator[tuple[Part, Entity, bytes]]:
     """
     entity = Entity(top=True)
     boundaries: list[bytes] = []
+    usual: list[bytes] = []  # the type of what stands between them, where it does not say
     in_header = True
     for octets in _whole_lines(chunks):
         start = 0
@@ -141,8 +150,8 @@ def walk(chunks: Iterable[bytes]) -> Iterator[tuple[Part, Entity, bytes]]:
                 if in_header:
                     yield Part.EMPTY, entity, NO_LINE  # a header section cut short: it has no body
                 closing = line.rstrip(b" \t") != b"--" + boundaries[depth]
-                del boundaries[depth + (not closing) :]
-                entity = Entity(top=False, kind=Kind.OPAQUE if closing else Kind.LEAF)
+                entity = Entity(top=False, kind=Kind.OPAQUE if closing else Kind.LEAF, type=usual[depth])
+                del boundaries[depth + (not closing) :], usual[depth + (not closing) :]
                 in_header = not closing
                 yield Part.BETWEEN, entity, line
             elif not in_header:
@@ -165,6 +174,7 @@ def walk(chunks: Iterable[bytes]) -> Iterator[tuple[Part, Entity, bytes]]:
                     entity, in_header = Entity(top=False), True  # message/rfc822: a message within
                 elif boundary is not None and len(boundaries) < MAX_DEPTH:
                     boundaries.append(boundary)
+                    usual.append(b"message/rfc822" if entity.type == b"multipart/digest" else b"text/plain")
                     entity = Entity(top=False, kind=Kind.OPAQUE)  # the preamble
             start = end + 2
     if in_header:

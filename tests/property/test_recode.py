@@ -103,6 +103,36 @@ def test_a_message_within_is_entered():
     assert_travels(octets, eight_bit_ok=False)
 
 
+def test_messages_of_a_digest_are_entered():
+    """Within multipart/digest what says nothing of its type is a message (RFC 2046 §5.1.5)."""
+    inner = b"Subject: in\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n" + LONG + b"\xc3\xbc\r\n"
+    content = PLAIN + b"Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\n" + inner + b"--b--\r\n"
+    octets = recoded(content, eight_bit_ok=False)
+
+    assert leaves(octets) == leaves(content)
+    assert_travels(octets, eight_bit_ok=False)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        b'x-boundary="a"; boundary=b',
+        b'name="; boundary=a"; Boundary="b"',
+        b'boundary=\r\n "b"',
+        b"boundary\r\n\t= b;\r\n charset=utf-8",
+        b'boundary="b "',
+    ],
+)
+def test_a_boundary_is_found_where_readers_find_it(parameters):
+    """Whatever stands beside it, and wherever the line is folded."""
+    part = b"--b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nK\xc3\xb6ln\r\n--b--\r\n"
+    content = PLAIN + b"Content-Type: multipart/mixed; " + parameters + b"\r\n\r\n" + part
+    octets = recoded(content, eight_bit_ok=False)
+
+    assert leaves(octets) == leaves(content) == [("text/plain", "Köln".encode())]
+    assert_travels(octets, eight_bit_ok=False)
+
+
 def test_long_quoted_printable_gets_soft_breaks():
     """Nothing is encoded twice, and no =XX is torn."""
     content = PLAIN + b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + b"=C3=BC" * 400 + b"\r\n"
