@@ -20,6 +20,7 @@ NO_LINE: Final = b"\r\n"  # in place of an empty line that is not there
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL)
 _PARAMETER = re.compile(rb"""[;\s]([^\s=;"()]+)\s*=\s*(?:"((?:[^"\\]|\\.)*+)"|([^\s;"()]+))""", re.DOTALL)
+_COMMENT = re.compile(rb"\([^()]*\)")  # in time that grows with the text: of a bracket, no further than the next one
 _TYPE = re.compile(rb"[ \t\r\n]*([^\s;/]+/[^\s;]+)")
 
 
@@ -60,7 +61,7 @@ class Entity:
         declared = _TYPE.match(fields.get(b"content-type", b""))
         if b"content-type" in fields:
             self.type = declared[1].lower() if declared else b"text/plain"
-        self.encoding = re.sub(rb"\(.*?\)", b"", fields.get(b"content-transfer-encoding", b"")).strip().lower()
+        self.encoding = _COMMENT.sub(b"", fields.get(b"content-transfer-encoding", b"")).strip().lower()
         if self.type.startswith(b"multipart/"):
             boundary = _boundary(fields[b"content-type"])
             self.kind = Kind.OPAQUE if boundary is None else Kind.CONTAINER
@@ -91,13 +92,13 @@ def _boundary(content_type: bytes) -> bytes | None:
 
 
 def unfold(lines: Iterable[bytes]) -> list[bytes]:
-    fields: list[bytes] = []
+    fields: list[list[bytes]] = []
     for line in lines:
         if line[:1] in (b" ", b"\t") and fields:
-            fields[-1] += b"\r\n" + line
+            fields[-1].append(line)
         else:
-            fields.append(line)
-    return fields
+            fields.append([line])
+    return [b"\r\n".join(one) for one in fields]
 
 
 def split_field(one: bytes) -> tuple[bytes, bytes]:

@@ -3,6 +3,7 @@
 import email
 import email.policy
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -188,6 +189,23 @@ def test_eight_bit_header_fields_become_encoded_words(field, seen):
 
     assert_travels(octets, eight_bit_ok=False)
     assert str(message[field.partition(":")[0]]) == seen
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Content-Transfer-Encoding: " + b"(" * 90_000,
+        b"Subject: x" + b"\r\n y" * 190_000,
+    ],
+    ids=["comments", "folds"],
+)
+def test_a_header_takes_time_by_its_size_and_not_by_the_square(header):
+    """Nobody else has a turn meanwhile: what took minutes takes a second."""
+    begun = time.process_time()
+    octets = recoded(header + b"\r\n\r\n\xff\r\n", eight_bit_ok=False)
+
+    assert time.process_time() - begun < 5
+    assert_travels(octets, eight_bit_ok=False)
 
 
 def test_folding_never_makes_an_empty_line():
