@@ -12,7 +12,7 @@ next hop does not offer 8BITMIME (RFC 6152 §3). Both are mended entity by entit
     other message/*, other encodings,       lines are folded (CRLF and a space), which a reader may see
       preamble and epilogue                 8-bit octets become "?"
     header lines                            folded at white space, or anywhere if there is none
-    8-bit in header lines                   encoded words (RFC 2047), "?" within addresses
+    8-bit in header lines                   encoded words (RFC 2047); in parameters as RFC 2231 has it; "?" in addresses
 
 Two passes over the same content: the first finds out which entities offend, the second writes. Content is a series of
 lines ended by CRLF; only one piece of it, and the header section of one entity, are held at a time.
@@ -31,7 +31,15 @@ _BASE64_LINE: Final = 57  # octets that make a line of 76
 
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _QP_UNIT = re.compile(rb"=[0-9A-Fa-f]{2}|.", re.DOTALL)
-_HEADER_WORD = re.compile(rb'[ \t]+|"(?:[^"\\]|\\.)*"|[^ \t]+', re.DOTALL)
+_WORD = re.compile(rb"[ \t]+|[^ \t]+")
+_WORD_OF_MAILBOXES = re.compile(rb'[ \t]+|"(?:[^"\\]|\\.)*"|<[^<>]*>|[,:;]|[^ \t",:;<]+|.', re.DOTALL)
+_MAILBOXES = re.compile(
+    rb"(?:Resent-)?(?:From|Sender|To|Cc|Bcc|Reply-To)|Return-(?:Path|Receipt-To)|Errors-To|Disposition-Notification-To",
+    re.IGNORECASE,
+)
+_WITH_PARAMETERS = re.compile(rb"Content-(?:Type|Disposition)", re.IGNORECASE)
+_PARAMETER = re.compile(rb""";([ \t]*)([^\s=;"*]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;"]+)""", re.DOTALL)
+_NOT_EXTENDED = re.compile(rb"[^A-Za-z0-9._-]")  # narrower than RFC 2231 §7, and taken by all
 
 Open = Callable[[], Iterable[bytes]]
 
@@ -265,19 +273,50 @@ def _seven_bit(one: bytes) -> bytes:
         value.decode()
     except UnicodeDecodeError:
         charset = "unknown-8bit"
-    result, run = b"", b""
-    for token in _HEADER_WORD.findall(value.replace(b"\r\n", b"")):
+    value = value.replace(b"\r\n", b"")
+    kind = name.rstrip(b" \t")
+    if _WITH_PARAMETERS.fullmatch(kind):
+        value = _without_eight_bit(_PARAMETER.sub(lambda found: _extended(found, charset), value))
+    else:
+        value = _in_words(value, charset, mailboxes=_MAILBOXES.fullmatch(kind) is not None)
+    return name + b":" + value
+
+
+def _in_words(value: bytes, charset: str, *, mailboxes: bool) -> bytes:
+    """Text, or a list of mailboxes: quotes stand for themselves in the one, and hold names together in the other."""
+    result, run = bytearray(), bytearray()
+    for token in (_WORD_OF_MAILBOXES if mailboxes else _WORD).findall(value):
         if token.isspace():
-            run += token if run else b""
-            result += b"" if run else token
-        elif token.isascii() or b"@" in token:
-            words = run.rstrip(b" \t")
-            result += _encoded_words(words, charset) + run[len(words) :]
+            (run or result).extend(token)
+        elif token.isascii() or (mailboxes and b"@" in token):
+            if run and not run.endswith((b" ", b"\t")):
+                run += b" "  # an encoded word stands alone (RFC 2047 §5)
+            _flush(run, result, charset)
             result += _without_eight_bit(token)
-            run = b""
         else:
-            run += re.sub(rb"\\(.)", rb"\1", token[1:-1]) if token.startswith(b'"') and token.endswith(b'"') else token
-    return name + b":" + result + _encoded_words(run.rstrip(b" \t"), charset)
+            quoted = mailboxes and token.startswith(b'"') and token.endswith(b'"')
+            run += re.sub(rb"\\(.)", rb"\1", token[1:-1]) if quoted else token
+    _flush(run.rstrip(b" \t"), result, charset)
+    return bytes(result)
+
+
+def _flush(run: bytearray, result: bytearray, charset: str) -> None:
+    """What has come together for encoded words is written."""
+    words = bytes(run.rstrip(b" \t"))
+    if words and result and not result.endswith((b" ", b"\t")):
+        result += b" "
+    result += _encoded_words(words, charset) + run[len(words) :]
+    run.clear()
+
+
+def _extended(found: re.Match[bytes], charset: str) -> bytes:
+    """A parameter with 8-bit octets in its value, in the form that RFC 2231 has for them; any other as it is."""
+    space, name, value = found.groups()
+    if value.isascii():
+        return found[0]
+    value = re.sub(rb"\\(.)", rb"\1", value[1:-1]) if value.startswith(b'"') else value.strip()
+    octets = _NOT_EXTENDED.sub(lambda one: b"%%%02X" % one[0][0], value)
+    return b";%s%s*=%s''%s" % (space, _without_eight_bit(name), charset.encode(), octets)
 
 
 def _without_eight_bit(octets: bytes) -> bytes:

@@ -192,12 +192,46 @@ def test_eight_bit_header_fields_become_encoded_words(field, seen):
 
 
 @pytest.mark.parametrize(
+    ("field", "seen"),
+    [
+        ('Subject: Er sagte "schön". Gut', 'Er sagte "schön". Gut'),
+        (r"Subject: C:\Köln\neu", r"C:\Köln\neu"),
+        ("Subject: Köln@Rhein", "Köln@Rhein"),
+        ('To: "Müller, J"<j@example.com>,"Köln" <k@example.com>', '"Müller, J" <j@example.com>, Köln <k@example.com>'),
+    ],
+)
+def test_quotes_hold_names_together_and_are_text_elsewhere(field, seen):
+    """So a subject keeps them, and a list of addresses keeps its mailboxes."""
+    octets = recoded(field.encode() + b"\r\n\r\nx\r\n", eight_bit_ok=False)
+    message = email.message_from_bytes(octets, policy=email.policy.default)
+
+    assert_travels(octets, eight_bit_ok=False)
+    assert str(message[field.partition(":")[0]]) == seen
+
+
+@pytest.mark.parametrize("policy", [email.policy.compat32, email.policy.default], ids=["old", "new"])
+@pytest.mark.parametrize("name", ['"Rechnung März.pdf"', '"März.pdf"', "März.pdf", r'"\"März\"; 1.pdf"'])
+def test_the_name_of_an_attachment_stays(name, policy):
+    """Encoded words have no meaning within a parameter; RFC 2231 has a form for it."""
+    seen = re.sub(r"\\(.)", r"\1", name.removeprefix('"').removesuffix('"') if name.startswith('"') else name)
+    field = f"Content-Disposition: attachment;\r\n filename={name}; size=1\r\nContent-Type: image/png; name={name}"
+    octets = recoded(field.encode() + b"\r\n\r\nx\r\n", eight_bit_ok=False)
+    message = email.message_from_bytes(octets, policy=policy)
+
+    assert message.get_filename() == seen
+    assert (message.get_content_type(), message.get_param("size", header="content-disposition")) == ("image/png", "1")
+    assert_travels(octets, eight_bit_ok=False)
+
+
+@pytest.mark.parametrize(
     "header",
     [
         b"Content-Transfer-Encoding: " + b"(" * 90_000,
         b"Subject: x" + b"\r\n y" * 190_000,
+        b"Subject: \xc3\xbc" + b" \xc3\xbc x" * 150_000,
+        b'To: \xc3\xbc"' + b'"x ' * 250_000,
     ],
-    ids=["comments", "folds"],
+    ids=["comments", "folds", "words", "quotes"],
 )
 def test_a_header_takes_time_by_its_size_and_not_by_the_square(header):
     """Nobody else has a turn meanwhile: what took minutes takes a second."""
