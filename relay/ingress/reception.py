@@ -36,13 +36,17 @@ class Provenance:
 
 @dataclass(slots=True)
 class Arrival:
-    """A message that has come in, as it is told of; `size` as the client sent it."""
+    """A message that has come in, as it is told of; `size` as the client sent it.
+
+    `counted` is when by the monotonic clock it was counted in, where its identity has a rate.
+    """
 
     queue_id: str
     envelope: Envelope
     size: int
     decision: Decision
     origin: Provenance
+    counted: float = 0.0
 
 
 class Undecided(NamedTuple):
@@ -86,7 +90,7 @@ class Reception:
         queue_id = queue_id_of(now, next(self._noise))
         self._metrics.messages_received.count(origin.listener, decision.assignment.identity)
         arrival = Arrival(queue_id, envelope, raw.size, decision, origin)
-        refusal = admission.content(decision, raw.header) or self._count_in(decision)
+        refusal = admission.content(decision, raw.header) or self._count_in(arrival)
         if refusal is not None:
             raw.close()
             self._report(arrival, refusal)
@@ -103,15 +107,17 @@ class Reception:
         """The intake has answered. What was counted in and not taken counts no more."""
         decision = arrival.decision
         if decision.rate is not None and not answer.positive:
-            self._quotas.give_back(decision.assignment, decision.rate)
+            self._quotas.give_back(decision.assignment, decision.rate, arrival.counted)
         self._report(arrival, answer)
         return answer
 
-    def _count_in(self, decision: Decision) -> Reply | None:
+    def _count_in(self, arrival: Arrival) -> Reply | None:
         """Asked at MAIL already; but others may have sent meanwhile."""
+        decision = arrival.decision
         if decision.rate is None:
             return None
-        return self._quotas.take(decision.assignment, decision.rate, self._clock.monotonic())
+        arrival.counted = self._clock.monotonic()
+        return self._quotas.take(decision.assignment, decision.rate, arrival.counted)
 
     def _report(self, arrival: Arrival, answer: Reply) -> None:
         positive = answer.positive

@@ -55,13 +55,14 @@ class Window:
         self._slots[-1][1] += 1
         self._total += 1
 
-    def take_back(self) -> None:
-        """The last one did not happen, if it is still counted."""
-        if self._total:
-            self._total -= 1
-            self._slots[-1][1] -= 1
-            if not self._slots[-1][1]:
-                self._slots.pop()
+    def take_back(self, then: float) -> None:
+        """What was added then did not happen, if it is still counted; others may have been added since."""
+        number = int(then / self._slot_seconds)
+        for slot in reversed(self._slots):
+            if slot[0] == number and slot[1]:
+                slot[1] -= 1
+                self._total -= 1
+                return
 
 
 class Quotas:
@@ -86,11 +87,11 @@ class Quotas:
                 window.add(now)
         return refused
 
-    def give_back(self, sender: Assignment, rate: Rate | None) -> None:
-        """A message that was counted has been refused."""
+    def give_back(self, sender: Assignment, rate: Rate | None, then: float) -> None:
+        """A message that was counted then has been refused."""
         if rate is not None:
             for window in self._of(sender, rate):
-                window.take_back()
+                window.take_back(then)
 
     def _of(self, sender: Assignment, rate: Rate) -> tuple[Window, ...]:
         windows = self._windows.get(sender)

@@ -20,7 +20,7 @@ def test_no_rate_is_no_limit():
     quotas = Quotas()
 
     assert quotas.take(APP, None, 0.0) is None
-    quotas.give_back(APP, None)
+    quotas.give_back(APP, None, 0.0)
     assert not quotas._windows
 
 
@@ -49,9 +49,22 @@ def test_what_was_refused_in_the_end_does_not_count():
     quotas, rate = Quotas(), Rate(1, 1)
     for _ in range(5):
         assert taken(quotas, rate, 0.0, 1) == 1
-        quotas.give_back(APP, rate)
+        quotas.give_back(APP, rate, 0.0)
 
     assert taken(quotas, rate, 0.0, 2) == 1
+
+
+def test_the_place_given_back_is_the_refused_messages_own():
+    """It was counted long before the refusal, and others have been counted since."""
+    quotas, rate = Quotas(), Rate(2, None)
+    assert taken(quotas, rate, 0.5, 1) == 1
+    assert taken(quotas, rate, 30.5, 1) == 1
+    quotas.give_back(APP, rate, 0.5)
+    assert taken(quotas, rate, 61.5, 3) == 1
+
+    assert taken(quotas, rate, 100.5, 1) == 1
+    quotas.give_back(APP, rate, 30.5)
+    assert taken(quotas, rate, 100.5, 1) == 0
 
 
 def test_each_subaccount_of_a_rule_has_its_own():
@@ -74,20 +87,19 @@ def test_the_books_are_bounded(monkeypatch):
 
 
 @given(
-    steps=st.lists(st.tuples(st.floats(0, 40), st.sampled_from(["take", "give back"])), max_size=80),
+    steps=st.lists(st.tuples(st.floats(0, 40), st.sampled_from(["take", "give back"]), st.integers(0, 5)), max_size=80),
     limit=st.integers(1, 6),
 )
 def test_a_window_never_lets_more_pass_than_its_limit(steps, limit):
     """In any 60 seconds, wherever they begin; and when the wait is over there is room."""
     window, now, passed = Window("minute", 60.0, limit), 0.0, []
-    for pause, act in steps:
+    for pause, act, which in steps:
         now += pause
         wait = window.wait(now)
         assert 0 <= wait <= 61.0
         if act == "give back":
             if passed:
-                passed.pop()
-                window.take_back()
+                window.take_back(passed.pop(-1 - which % len(passed)))
         elif wait == 0:
             window.add(now)
             passed.append(now)
