@@ -32,7 +32,8 @@ _BASE64_LINE: Final = 57  # octets that make a line of 76
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _QP_UNIT = re.compile(rb"=[0-9A-Fa-f]{2}|.", re.DOTALL)
 _WORD = re.compile(rb"[ \t]+|[^ \t]+")
-_WORD_OF_MAILBOXES = re.compile(rb'[ \t]+|"(?:[^"\\]|\\.)*"|<[^<>]*>|[,:;]|[^ \t",:;<]+|.', re.DOTALL)
+# A backslash takes the next octet along outside of quotes too: so only one quote can be looked for in vain.
+_WORD_OF_MAILBOXES = re.compile(rb'[ \t]+|"(?:[^"\\]|\\.)*+"|<[^<>]*>|[,:;]|(?:[^ \t",:;<\\]|\\.)++|.', re.DOTALL)
 _MAILBOXES = re.compile(
     rb"(?:Resent-)?(?:From|Sender|To|Cc|Bcc|Reply-To)|Return-(?:Path|Receipt-To)|Errors-To|Disposition-Notification-To",
     re.IGNORECASE,

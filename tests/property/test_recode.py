@@ -230,8 +230,9 @@ def test_the_name_of_an_attachment_stays(name, policy):
         b"Subject: x" + b"\r\n y" * 190_000,
         b"Subject: \xc3\xbc" + b" \xc3\xbc x" * 150_000,
         b'To: \xc3\xbc"' + b'"x ' * 250_000,
+        b"To: \xc3\xbc" + b'\\"' * 250_000,
     ],
-    ids=["comments", "folds", "words", "quotes"],
+    ids=["comments", "folds", "words", "quotes", "escaped quotes"],
 )
 def test_a_header_takes_time_by_its_size_and_not_by_the_square(header):
     """Nobody else has a turn meanwhile: what took minutes takes a second."""
