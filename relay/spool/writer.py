@@ -190,6 +190,7 @@ class Writer:
             try:
                 self._keep_log_short()
             except (sqlite3.Error, OSError) as error:
+                self._doubt(error)
                 self._failed(error)
 
     def _commit(self, group: Sequence[_Work]) -> sqlite3.Error | OSError | None:
@@ -289,7 +290,6 @@ class Writer:
     def _failed(self, error: sqlite3.Error | OSError) -> SpoolUnavailable:
         """What an error means for everybody."""
         unavailable = unavailable_by(error)
-        self._doubt(error)
         self._report(str(unavailable))
         return unavailable
 
