@@ -5,9 +5,12 @@ as proved: the password is not asked for.
 """
 
 import ipaddress
+import json
+from collections.abc import Iterator
 from dataclasses import replace
 
 from relay.config import Config, IPAddress, Listener, TcpAddress, UnixAddress
+from relay.core import smtp_api
 from relay.core.envelope import Address, PathError, ReversePath
 from relay.core.login import PASSTHROUGH
 from relay.core.reply import Reply
@@ -15,6 +18,7 @@ from relay.core.secret import Secret
 from relay.policy import admission
 from relay.policy.credentials import Credentials
 from relay.policy.identity import Client, Decision, Identities, sender_allowed
+from relay.policy.wishes import Wishes
 
 
 def explain(
@@ -122,6 +126,7 @@ def _decide(
         f"subaccount  {'none (the primary account)' if subaccount is None else subaccount}",
         f"SparkPost   AUTH as {bearer.username} at {bearer.target.host}, "
         f"port {', then '.join(map(str, bearer.target.ports))}",
+        *_wishes(decision.wishes),
     ]
     refusal = admission.reverse_path(decision, reverse_path)
     if refusal is not None:
@@ -132,6 +137,13 @@ def _decide(
         return False
     lines.append("passes      SparkPost has the last word about the From domain")
     return True
+
+
+def _wishes(wishes: Wishes) -> Iterator[str]:
+    if wishes.own:
+        yield f"X-MSYS-API  {json.dumps(wishes.own)}"
+    accepted = ", ".join(name for name in smtp_api.ALL if name in wishes.accept)
+    yield f"accepts     {accepted or 'nothing'} in the application's own X-MSYS-API"
 
 
 def _credential_words(decision: Decision) -> str:

@@ -1,4 +1,4 @@
-"""What keys there are: each with its default and meaning, taken from the models, and which are not available yet."""
+"""What keys there are: each with its default and meaning, taken from the models, and what none may be set to yet."""
 
 import builtins
 import difflib
@@ -15,7 +15,6 @@ from relay.config.style import inline
 from relay.core.secret import Secret
 
 NAME: Final = "NAME"  # stands for the name of a credential in a key's path
-_NEVER: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,41 +24,27 @@ class KeyInfo:
     path: str
     default: str
     meaning: str
-    available: bool
 
 
 @dataclass(frozen=True, slots=True)
 class NotYet:
-    """A key, or all keys below it, that may not be set yet, except to the one value that switches nothing on.
-
-    With `beginnings`, only values that begin so are refused.
-    """
+    """A key with texts that it may not begin with yet, and what to write instead."""
 
     path: str
-    may_be: object = _NEVER
-    beginnings: tuple[str, ...] = ()
-    instead: str = "remove it"
+    beginnings: tuple[str, ...]
+    instead: str
 
     def refuses(self, value: object) -> bool:
-        if self.beginnings:
-            return isinstance(value, str) and value.startswith(self.beginnings)
-        return value != self.may_be
-
-    def covers(self, path: str) -> bool:
-        """True if nothing but the harmless value can be given to this key."""
-        return not self.beginnings and (path == self.path or path.startswith(f"{self.path}."))
+        return isinstance(value, str) and value.startswith(self.beginnings)
 
 
-NOT_YET: Final = (
-    NotYet("identities[].sparkpost", may_be={}, instead="let the application send an X-MSYS-API header"),
-    NotYet("spool.url", beginnings=("postgresql:", "postgres:"), instead="write sqlite:/path/of/a/file, or none"),
-)
+NOT_YET: Final = (NotYet("spool.url", ("postgresql:", "postgres:"), "write sqlite:/path/of/a/file, or none"),)
 
 
 def keys() -> Iterable[KeyInfo]:
     """Every key that holds a value, in the order of the models."""
     for path, field in _LEAVES.items():
-        yield KeyInfo(path, _default(field), field.description or "", not any(row.covers(path) for row in NOT_YET))
+        yield KeyInfo(path, _default(field), field.description or "")
 
 
 def not_yet(path: Path, value: object) -> NotYet | None:

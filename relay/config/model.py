@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from relay.config import addresses, listening, units
 from relay.config.addresses import IPNetwork
 from relay.config.listening import ListenerAddress, SystemdAddress, TcpAddress, UnixAddress
+from relay.core import smtp_api
 from relay.core.login import MAX_SUBACCOUNT, PASSTHROUGH
 from relay.core.secret import MASK, Secret
 
@@ -95,6 +96,25 @@ def _spool_url(value: object) -> str:
     raise ValueError(f"{value!r} is not a spool: write sqlite:/var/lib/sparkpost-relay/spool.db, or none")
 
 
+def _askable(value: object) -> str:
+    if value not in smtp_api.ALL:
+        raise ValueError(f"{value!r} is nothing that SparkPost can be asked for: there is {', '.join(smtp_api.ALL)}")
+    return str(value)
+
+
+def _asked(document: Callable[[Any], Mapping[str, Any]]) -> AfterValidator:
+    """For a value that must fit into the X-MSYS-API header that `document` makes of it."""
+
+    def fitting(value: Any) -> Any:
+        try:
+            smtp_api.field(smtp_api.known(document(value)))
+        except smtp_api.SmtpApiError as error:
+            raise ValueError(f"SparkPost would refuse it: {error}") from None
+        return value
+
+    return AfterValidator(fitting)
+
+
 def default_hostname() -> str:
     """This host's name if it is a full one, else a name that is at least valid in EHLO."""
     name = socket.gethostname()
@@ -126,6 +146,7 @@ SecretValue = Annotated[Secret, PlainValidator(_secret), PlainSerializer(lambda 
 LoginPattern = Annotated[str, PlainValidator(addresses.parse_login_pattern)]
 MailAddress = Annotated[str, PlainValidator(addresses.parse_mail_address)]
 BounceAddress = Annotated[str, PlainValidator(_bounce_address)]
+Askable = Annotated[str, PlainValidator(_askable)]
 MailPattern = Annotated[str, PlainValidator(addresses.parse_mail_pattern)]
 SpoolUrl = Annotated[str, PlainValidator(_spool_url)]
 Subaccount = Annotated[int, PlainValidator(_subaccount)]
@@ -240,14 +261,28 @@ class Match(Section):
 
 
 class SparkPostOptions(Section):
-    transactional: Flag | None = setting(None, "X-MSYS-API options.transactional")
-    campaign_id: Text | None = setting(None, "X-MSYS-API campaign_id")
-    tags: tuple[Text, ...] = setting([], "X-MSYS-API tags")
-    metadata: Mapping[str, Any] = setting({}, "X-MSYS-API metadata")
-    open_tracking: Flag | None = setting(None, "X-MSYS-API options.open_tracking")
-    click_tracking: Flag | None = setting(None, "X-MSYS-API options.click_tracking")
-    ip_pool: Text | None = setting(None, "X-MSYS-API options.ip_pool")
-    accept: tuple[Text, ...] = setting([], "what an application's own X-MSYS-API may set")
+    transactional: Flag | None = setting(None, "transactional mail: needed by the recipient, not marketing")
+    campaign_id: Annotated[Text, _asked(lambda value: {"campaign_id": value})] | None = setting(
+        None, "campaign that reports show the mail under, at most 64 bytes"
+    )
+    tags: Annotated[tuple[Text, ...], _asked(lambda value: {"tags": list(value)})] = setting(
+        [], "tags that reports show the mail under"
+    )
+    metadata: Annotated[Mapping[str, Any], _asked(lambda value: {"metadata": value})] = setting(
+        {}, "what SparkPost's events about the mail repeat"
+    )
+    open_tracking: Flag | None = setting(None, "tell when the mail is opened; null for the account's own setting")
+    click_tracking: Flag | None = setting(None, "tell when its links are used; null for the account's own setting")
+    ip_pool: Annotated[Text, _asked(lambda value: {"options": {"ip_pool": value}})] | None = setting(
+        None, "pool of IP addresses that SparkPost sends it from"
+    )
+    accept: tuple[Askable, ...] = setting(
+        [
+            *("campaign_id", "metadata", "tags", "options.open_tracking", "options.click_tracking"),
+            *("options.transactional", "options.inline_css"),
+        ],
+        "what an application's own X-MSYS-API may set",
+    )
 
 
 class IdentityLimits(Section):

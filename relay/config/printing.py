@@ -1,13 +1,12 @@
 """The effective configuration as YAML, secrets redacted, each value that is no default with the place it comes from.
 
 What is printed is a configuration that means the same, as far as no secret was written in clear: a secret that was
-given by reference is printed as that reference, and keys that cannot be set yet are left out.
+given by reference is printed as that reference.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from relay.config.keys import not_yet
 from relay.config.loader import Loaded
 from relay.config.problems import Path
 from relay.config.style import inline
@@ -28,9 +27,7 @@ class _Printer:
 
     def mapping(self, values: Mapping[str, Any], path: Path) -> Iterator[str]:
         for name, value in values.items():
-            here = (*path, name)
-            if not_yet(here, _written(value)) is None:
-                yield from self.entry(name, value, here)
+            yield from self.entry(name, value, (*path, name))
 
     def entry(self, name: str, value: Any, path: Path) -> Iterator[str]:
         if path in self._loaded.references:
@@ -49,8 +46,3 @@ class _Printer:
     def leaf(self, name: str, value: Any, path: Path) -> str:
         origin = self._loaded.origins.get(path)
         return f"{inline(name)}: {inline(value)}" + (f"  # {origin}" if origin else "")
-
-
-def _written(value: Any) -> Any:
-    """The value as a file would give it: YAML has lists, not tuples."""
-    return list(value) if isinstance(value, tuple) else value

@@ -21,7 +21,7 @@ _FLAGS: Final = re.IGNORECASE | re.MULTILINE
 _REST: Final = rb"[ \t]*:(?P<value>[^\n]*(?:\n[ \t][^\n]*)*)"  # white space before the colon: RFC 5322 §4.5
 _RECEIVED = re.compile(rb"^Received[ \t]*:", _FLAGS)
 _FROM = re.compile(b"^From" + _REST, _FLAGS)
-_SPARKPOST = re.compile(rb"^(?:X-MSYS-[!-9;-~]*|X-Binding)" + _REST + rb"\n?", _FLAGS)
+_SPARKPOST = re.compile(rb"^(?P<name>X-MSYS-[!-9;-~]*|X-Binding)" + _REST + rb"\n?", _FLAGS)
 _BLIND = re.compile(rb"^(?:Resent-)?Bcc" + _REST + rb"\n?", _FLAGS)
 
 # RFC 5322 §3.2.3 to §3.4: one letter for each kind of token, the token itself for a special. Atoms keep their dots.
@@ -57,6 +57,19 @@ def has_field(header: bytes, name: bytes) -> bool:
 def field_values(header: bytes, name: bytes) -> list[bytes]:
     """What stands behind the colon in each field of this name, folds included."""
     return [match["value"] for match in re.finditer(rb"^" + re.escape(name) + _REST, header, _FLAGS)]
+
+
+def said_to_sparkpost(header: bytes) -> list[bytes]:
+    """The names of the fields that are said to SparkPost itself: `X-MSYS-…` and `X-Binding` (fact sheet 2.1)."""
+    lower = header.lower()
+    if b"x-msys-" not in lower and b"x-binding" not in lower:  # much faster than to look for fields
+        return []
+    return [match["name"] for match in _SPARKPOST.finditer(header)]
+
+
+def without_field(header: bytes, name: bytes) -> bytes:
+    """The header section without the fields of this name; every other octet is as it was."""
+    return re.sub(rb"^" + re.escape(name) + _REST + rb"\n?", b"", header, flags=_FLAGS)
 
 
 def without_sparkpost_fields(header: bytes) -> bytes:

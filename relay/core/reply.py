@@ -289,6 +289,16 @@ NO_ROOM: Final = _reply(452, "4.3.1", "the relay has no room for this message, t
 NO_MEMORY: Final = _reply(452, "4.3.1", "the relay has no room for this message, try again later", Limit.DATA_MEMORY)
 
 
+def not_to_be_asked(what: str, identity: str) -> Reply:
+    """`what` a message asks of SparkPost that its identity does not let applications ask for."""
+    return _reply(550, "5.7.1", f"identity {identity} does not let applications set {what}: see its sparkpost.accept")
+
+
+def smtp_api_unusable(problem: str) -> Reply:
+    """`problem` in SparkPost's words, which say X-MSYS-API."""
+    return _reply(550, "5.6.0", problem)
+
+
 def line_too_long(limit: int) -> Reply:
     return _reply(554, "5.6.0", f"a line of the message is over {limit} octets", Limit.LINE_LENGTH)
 

@@ -18,7 +18,7 @@ from relay.core.reply import Reply
 from relay.core.tolerance import Tolerance
 from relay.observe import log as events
 from relay.observe.metrics import Metrics
-from relay.policy import admission, content
+from relay.policy import admission, content, wishes
 from relay.policy.identity import Decision
 from relay.policy.rates import Quotas
 
@@ -90,16 +90,16 @@ class Reception:
         queue_id = queue_id_of(now, next(self._noise))
         self._metrics.messages_received.count(origin.listener, decision.assignment.identity)
         arrival = Arrival(queue_id, envelope, raw.size, decision, origin)
-        refusal = admission.content(decision, raw.header) or self._count_in(arrival)
-        if refusal is not None:
+        asked = self._admit(arrival, raw.header)
+        if isinstance(asked, Reply):
             raw.close()
-            self._report(arrival, refusal)
-            return refusal
+            self._report(arrival, asked)
+            return asked
         missing = content.missing(raw.header)
         for kind in missing:
             sender.tolerated(kind)
         trace = content.Trace(origin.way, self._hostname, queue_id, envelope.recipients, now)
-        message = Message(queue_id, envelope, content.prepare(raw, trace, missing))
+        message = Message(queue_id, envelope, content.prepare(raw, trace, missing, asked))
         answer = self._intake.accept(message, sender.bearer(decision))
         return self.conclude(arrival, answer) if isinstance(answer, Reply) else Undecided(arrival, answer)
 
@@ -110,6 +110,15 @@ class Reception:
             self._quotas.give_back(decision.assignment, decision.rate, arrival.counted)
         self._report(arrival, answer)
         return answer
+
+    def _admit(self, arrival: Arrival, header: bytes) -> Reply | bytes:
+        """The refusal of a message that may not pass; else what SparkPost is asked to do with it."""
+        decision = arrival.decision
+        refusal = admission.content(decision, header)
+        if refusal is not None:
+            return refusal
+        asked = wishes.asked_for(decision.wishes, decision.assignment.identity, header)
+        return asked if isinstance(asked, Reply) else self._count_in(arrival) or asked
 
     def _count_in(self, arrival: Arrival) -> Reply | None:
         """Asked at MAIL already; but others may have sent meanwhile."""

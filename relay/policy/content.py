@@ -1,5 +1,5 @@
-"""The content that goes on: our `Received` line on top, `Date` and `Message-ID` if there are none, blind copies out,
-every other octet as it came.
+"""The content that goes on: our `Received` line on top, `Date` and `Message-ID` if there are none, what SparkPost is
+asked to do with it, blind copies out, every other octet as it came.
 
 `Received` stands before everything, as each server's does (RFC 5321 §4.4), also before content that has no header
 section or a broken one. A first line that is a fold with nothing to be folded to becomes a fold of ours; an mbox
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 
-from relay.core import headers
+from relay.core import headers, smtp_api
 from relay.core.envelope import Recipient
 from relay.core.message import Content
 from relay.core.tolerance import Tolerance
@@ -74,21 +74,20 @@ def _added(kinds: tuple[Tolerance, ...], trace: Trace) -> bytes:
     return lines.encode("ascii")
 
 
-def prepare(content: Content, trace: Trace, lacks: tuple[Tolerance, ...] = ()) -> Content:
-    """The content as it leaves, with the fields that it `lacks`. `longest_line` is never less than what leaves has; it
-    and `eight_bit` may still count a field that was taken out.
+def prepare(content: Content, trace: Trace, lacks: tuple[Tolerance, ...] = (), asked: bytes = b"") -> Content:
+    """The content as it leaves, with the fields that it `lacks`, and with what SparkPost is `asked` in the place of any
+    X-MSYS-API field that it has. `longest_line` is never less than what leaves has; it and `eight_bit` may still count
+    a field that was taken out.
     """
-    line = received(trace)
-    if lacks:
+    line, header, longest = received(trace), content.header, max(content.longest_line, _OURS)
+    if lacks or asked:
         # A fold with nothing to be folded to comes behind Received, where it does no harm.
-        added = _added(lacks, trace)
-        line = added + line if content.header[:1] in (b" ", b"\t") else line + added
-    return Content(
-        line + headers.without_blind_copies(content.header),
-        content.body,
-        max(content.longest_line, _OURS),
-        content.eight_bit,
-    )
+        added = _added(lacks, trace) + asked
+        line = added + line if header[:1] in (b" ", b"\t") else line + added
+    if asked:
+        header = headers.without_field(header, smtp_api.NAME)
+        longest = max(longest, *map(len, asked.split(b"\r\n")))
+    return Content(line + headers.without_blind_copies(header), content.body, longest, content.eight_bit)
 
 
 def way_of(helo: str, peer: str, hostname: str, protocol: str) -> str:

@@ -24,6 +24,7 @@ from relay.core.reply import Reply
 from relay.core.secret import Secret
 from relay.policy.patterns import LoginPattern, MailPattern
 from relay.policy.rates import Rate
+from relay.policy.wishes import NONE, Wishes
 
 
 @dataclass(slots=True)
@@ -57,13 +58,14 @@ class Considered:
 class Decision:
     """Whose mail a transaction is, and what its rule allows.
 
-    `rate`: how much of it may come; None for as much as there is.
+    `rate`: how much of it may come; None for as much as there is. `wishes`: what SparkPost is asked to do with it.
     """
 
     assignment: Assignment
     senders: tuple[MailPattern, ...]
     max_recipients: int
     rate: Rate | None = None
+    wishes: Wishes = NONE
 
 
 def sender_allowed(decision: Decision, address: Address) -> bool:
@@ -99,6 +101,7 @@ class _Rule:
             tuple(map(MailPattern.compile, identity.senders)),
             limits.max_recipients,
             None if rate == Rate(None, None) else rate,
+            Wishes.compile(identity.sparkpost),
         )
         return cls(identity, login, conditions, usual)
 

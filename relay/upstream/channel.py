@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from relay.core import smtp_api
 from relay.core.envelope import Recipient
 from relay.core.headers import has_field
 from relay.core.login import Login
@@ -15,7 +16,6 @@ from relay.upstream.failure import UpstreamFailure
 from relay.upstream.pool import Pool
 
 LEAST_PATIENCE: Final = 0.5  # seconds: once there is a session, the envelope gets a fair chance
-_SMTP_API: Final = b"X-MSYS-API"
 _TRANSACTION: Final = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT})
 _ENDED: Final = frozenset({FailureKind.LOST, FailureKind.PROTOCOL})
 
@@ -72,7 +72,7 @@ class SmtpChannel:
         """
         if effort.whole or len(recipients) == 1:
             return len(recipients)
-        return 1 if has_field(message.content.header, _SMTP_API) else self._recipients_per_transaction
+        return 1 if has_field(message.content.header, smtp_api.NAME) else self._recipients_per_transaction
 
     async def _transaction(
         self, attempt: _Attempt, recipients: Sequence[Recipient], started: float, *, fresh: bool = False

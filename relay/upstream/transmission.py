@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from relay.core import smtp_api
 from relay.core.envelope import Recipient
 from relay.core.headers import field_values, without_sparkpost_fields
 from relay.core.message import Content
@@ -27,20 +28,8 @@ from relay.core.recode import must_recode, recode
 
 TAIL: Final = b'"}}'
 _PIECE: Final = 64 * 1024
-_SMTP_API: Final = b"X-MSYS-API"
 _DOT: Final = b"\r\n.\r\n"
-_FOLD = re.compile(rb"\r\n[ \t]+")
 _BRACES = re.compile(rb"(\{*)(\}*)")
-_COPIES: Final = ("cc", "bcc", "archive")
-_OPTIONS: Final = (
-    "open_tracking",
-    "click_tracking",
-    "transactional",
-    "skip_suppression",
-    "inline_css",
-    "ip_pool",
-    "dkim_key",
-)
 
 
 class NotOverHttps(Exception):
@@ -50,34 +39,31 @@ class NotOverHttps(Exception):
 def wishes(header: bytes) -> Mapping[str, Any]:
     """What the message's X-MSYS-API header asks of SparkPost; raises NotOverHttps.
 
-    `archive` does not exist over HTTP, and copies to `cc` and `bcc` are messages of their own there. A header that is
-    no JSON object is left to SMTP too, where SparkPost says itself what it thinks of it.
+    `archive` does not exist over HTTP, and copies to `cc` and `bcc` are messages of their own there. A header that an
+    earlier version let pass and this one would not is left to SMTP too: SparkPost says what it thinks of it.
     """
-    values = field_values(header, _SMTP_API)
+    values = field_values(header, smtp_api.NAME)
     if not values:
         return {}
     if len(values) > 1:
         raise NotOverHttps("the message has several X-MSYS-API headers")
     try:
-        asked = json.loads(_FOLD.sub(b" ", values[0]))
-    except (ValueError, RecursionError) as error:
-        raise NotOverHttps("the message's X-MSYS-API header is not JSON") from error
-    if not isinstance(asked, dict) or not isinstance(asked.get("options", {}), dict):
-        raise NotOverHttps("the message's X-MSYS-API header is no JSON object")
-    copies = [name for name in _COPIES if asked.get(name)]
+        asked = smtp_api.read(values[0])
+    except smtp_api.SmtpApiError as error:
+        raise NotOverHttps(str(error)) from error
+    copies = [name for name in smtp_api.COPIES if asked.get(name)]
     if copies:
         raise NotOverHttps(f"the message's X-MSYS-API header asks for {' and '.join(copies)} recipients")
     return asked
 
 
 def head(recipient: Recipient, asked: Mapping[str, Any]) -> bytes:
-    """The request up to where the MIME begins. Fields that SparkPost does not know over SMTP are left out."""
+    """The request up to where the MIME begins."""
     to: dict[str, Any] = {"address": {"email": str(recipient)}}
     if "tags" in asked:
         to["tags"] = asked["tags"]
     fields = {"recipients": [to], **{name: asked[name] for name in ("campaign_id", "metadata") if name in asked}}
-    options = {"open_tracking": False, "click_tracking": False}
-    options |= {name: asked["options"][name] for name in _OPTIONS if name in asked.get("options", {})}
+    options = {"open_tracking": False, "click_tracking": False, **asked.get("options", {})}
     fields["options"] = options | {"perform_substitutions": False}
     return json.dumps(fields)[:-1].encode("ascii") + b', "content": {"email_rfc822": "'
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from relay.config import ConfigError, Loaded, dump, keys, load
+from relay.config import Loaded, dump, keys, load
 from relay.config.model import default_hostname
 
 Load = Callable[..., Loaded]
@@ -82,14 +82,6 @@ def test_a_value_that_was_replaced_as_a_whole_has_no_remark_of_its_past(load_tex
     assert "    auth: optional\n" in lines
 
 
-def test_only_keys_that_may_be_set_are_printed() -> None:
-    """Keys that are not available yet would be refused, so they are not shown."""
-    printed = dump(load(None, {"SPARKPOST_API_KEY": "k"}))
-
-    assert "open_tracking" not in printed
-    assert "  url: sqlite:/var/lib/sparkpost-relay/spool.db\n" in printed
-
-
 @pytest.mark.parametrize("name", ["relay", "my_host.example.com", ""])
 def test_a_host_without_a_full_name_greets_with_a_valid_one(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """EHLO needs a domain even where the host has none."""
@@ -106,23 +98,10 @@ def test_a_full_host_name_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_keys_are_listed_with_default_and_meaning() -> None:
-    """The list covers every section, and says which keys are not available yet."""
+    """The list covers every section."""
     known = {key.path: key for key in keys()}
 
     assert known["upstream.idle_timeout"].default == "50s"
     assert known["listeners[].networks"].default == '[127.0.0.0/8, "::1/128"]'
     assert known["credentials.NAME.api_key"].default == "required"
-    assert known["listeners[].address"].available
-    assert known["spool.url"].available
-    assert not known["identities[].sparkpost.tags"].available
     assert all(key.meaning for key in known.values())
-
-
-def test_every_key_that_is_not_available_is_refused_when_it_is_set(load_text: Load) -> None:
-    """The table of what is missing speaks of keys that exist, and every one of them works."""
-    for key in keys():
-        if key.available:
-            continue
-        variable = "RELAY__" + key.path.replace("[]", ".0").replace("NAME", "x").replace(".", "__").upper()
-        with pytest.raises(ConfigError, match="not available yet"):
-            load(None, {"SPARKPOST_API_KEY": "k", variable: "something"})

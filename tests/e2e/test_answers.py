@@ -97,17 +97,6 @@ async def test_an_unconfigured_domain_gets_a_hint(tmp_path):
     assert "verified sending domain" in text
 
 
-async def test_a_bad_x_msys_api_gets_a_hint(tmp_path):
-    """The header is the application's own; what is wrong with it is SparkPost's to say."""
-    content = b"From: a@example.com\r\nX-MSYS-API: {broken\r\n\r\nx\r\n"
-    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
-        code, text = await send(port_of(relay), content=content)
-
-    assert code == 550
-    assert text.startswith("5.6.0 ")
-    assert "X-MSYS-API" in text
-
-
 @pytest.mark.parametrize(
     "mode", ["421-at-ehlo", "421-at-auth", "421-at-mail", "421-at-rcpt", "421-at-data", "421-at-dot", "auth-454"]
 )

@@ -132,7 +132,8 @@ async def test_explain_names_rule_and_login(tmp_path):
     path.write_text(
         f"credentials: {{default: {{api_key: {KEY}}}}}\n"
         "identities:\n"
-        '  - {name: shop, match: {mail_from: "*@shop.example"}, subaccount: 5, senders: ["*@shop.example"]}\n'
+        '  - {name: shop, match: {mail_from: "*@shop.example"}, subaccount: 5, senders: ["*@shop.example"],\n'
+        "     sparkpost: {campaign_id: news, accept: [tags, options.ip_pool]}}\n"
     )
     path.chmod(0o600)
     passes = await run("explain", "--config", str(path), "--from", "a@shop.example")
@@ -142,6 +143,8 @@ async def test_explain_names_rule_and_login(tmp_path):
 
     assert passes[0] == 0
     assert "AUTH as SMTP_Injection:X-MSYS-SUBACCOUNT=5" in passes[1]
+    assert 'X-MSYS-API  {"campaign_id": "news"}\n' in passes[1]
+    assert "accepts     tags, options.ip_pool in the application's own X-MSYS-API\n" in passes[1]
     assert [answer[0] for answer in (refused, strange, author)] == [1, 1, 1]
     assert "the reverse-path is not *@shop.example" in refused[1]
     assert "192.0.2.1 is in none of" in strange[1]

@@ -206,7 +206,9 @@ async def test_what_the_application_asks_of_sparkpost_goes_beside_the_message(tm
         "options": {"click_tracking": True, "transactional": True, "ip_pool": "fast"},
     }
     content = with_header(b"X-MSYS-API: " + json.dumps(asked).encode())
-    async with blocked(tmp_path, identities=[{"name": "tenant", "subaccount": 5}]) as (sandbox, relay):
+    accept = ["campaign_id", "metadata", "tags", "options.click_tracking", "options.transactional", "options.ip_pool"]
+    identity = {"name": "tenant", "subaccount": 5, "sparkpost": {"accept": accept}}
+    async with blocked(tmp_path, identities=[identity]) as (sandbox, relay):
         code, _ = await send(port_of(relay), content=content)
 
     (accepted,) = sandbox.accepted
@@ -490,7 +492,7 @@ async def test_mail_with_an_archive_waits_for_smtp(tmp_path, copies):
     """Nothing of it is sent, it is tried with pauses, and other mail goes on; then SMTP takes it as it is."""
     content = with_header(b'X-MSYS-API: {"%s": ["keep@example.org"]}' % copies.encode())
     with capture_logs() as logged:
-        async with blocked(tmp_path) as (sandbox, relay):
+        async with blocked(tmp_path, identities=[{"sparkpost": {"accept": [copies]}}]) as (sandbox, relay):
             code, text = await send(port_of(relay), content=content)
             await asyncio.gather(*(send(port_of(relay)) for _ in range(3)))
             (entry, *_) = await settled(relay, lambda found: found[0].attempts >= 2)

@@ -80,6 +80,16 @@ FIELDS = [
     b": ",
     b" :",
 ]
+WISHES = [
+    b' {"campaign_id": "x", "tags": ["a", "b"], "metadata": {"a": [1, null, "\xc3\xbc"]}}',
+    b'{"options":{"transactional":true,"click_tracking":false},"substitution_data":{}}',
+    b'{"cc":[],"bcc":["x@example.org"],"options":{"ip_pool":"p"}}',
+]
+JSON = [
+    b"{", b"}", b"[", b"]", b'"', b":", b",", b" ", b"\\", b"\\u00fc", b"\\ud800", b"\xc3\xbc", b"\xff", b"\n", b"\t",
+    b"true", b"null", b"NaN", b"-1e999", b"1" * 5000, b"[" * 3000, b'"x":', b'"tags":', b'"options":', b'"metadata":',
+    b'"cc":', b'"inline_css":', b"x" * 1000,
+]  # fmt: skip
 SETTINGS = [
     b"localhost:2525", b"[::1]:25", b"0.0.0.0:25", b"10.0.0.0/8", b"fd00::/8", b"127.0.0.1", b"relay.example.com", b"/",
     b"https://", b"http://", b"api.sparkpost.com", b"/api/v1", b"?", b"#", b"%", b"::", b":", b"[", b"]", b"@", b"*",

@@ -3,15 +3,16 @@
 A check raises for a defect. How octets are cut is drawn from the octets themselves, so that an input alone repeats it.
 """
 
+import json
 import os
 import zlib
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from random import Random
 
+from relay.config import SparkPostOptions, listening
 from relay.config import addresses as config
-from relay.config import listening
-from relay.core import headers
+from relay.core import headers, smtp_api
 from relay.core.envelope import (
     Address,
     Envelope,
@@ -31,6 +32,8 @@ from relay.core.tolerance import Tolerance
 from relay.ingress.data import DataLimits, DataReader
 from relay.ingress.proxy import SIGNATURE, HeaderReader, Proxied, ProxyError
 from relay.ingress.unwrapping import LineEnd
+from relay.policy.wishes import Wishes, asked_for
+from relay.sandbox import msys
 from relay.sendmail import message as sendmail
 from relay.sendmail.failure import Failure
 from relay.upstream.replies import Gibberish, ReplyReader
@@ -285,6 +288,27 @@ def header_sections(octets: bytes) -> Hashable:
     return found is None, len(found or ()), blind == header, plain == header, min(headers.count_received(header), 2)
 
 
+ERP = Wishes.compile(SparkPostOptions(campaign_id="erp", tags=("a b", "c"), metadata={"n": 1}, transactional=True))
+
+
+def wishes(octets: bytes) -> Hashable:
+    """An application's X-MSYS-API leaves as one field that SparkPost can read and that asks for what it may, or not."""
+    header = b"X-MSYS-API:" + b"\r\n ".join(octets.splitlines() or [b""]) + b"\r\n"
+    asked = asked_for(ERP, "erp", header)
+    if isinstance(asked, Reply):
+        assert asked.code == 550, "another refusal"
+        return str(asked)[:40]
+    assert max(map(len, asked.split(b"\r\n"))) <= MAX_LINE, "a line is too long to travel"
+    [value] = headers.field_values(asked, smtp_api.NAME)
+    assert msys.objection(value) is None, "SparkPost would refuse it"
+    document = json.loads(msys.unfold(value))
+    assert document == smtp_api.read(value), "two readers read two things"
+    options = {f"options.{name}" for name in document["options"]}
+    assert options | (document.keys() - {"options", *smtp_api.COPIES}) <= ERP.accept, "it asks for what it may not"
+    assert not any(document.get(name) for name in smtp_api.COPIES), "it asks for copies"
+    return tuple(document), len(document["tags"]), len(options)
+
+
 def sendmail_messages(octets: bytes) -> Hashable:
     """However stdin comes, the message is the same, its lines are those of the model, and Bcc is gone."""
     outcomes = []
@@ -370,6 +394,7 @@ TARGETS = [
         longest=40,
     ),
     Target("headers", header_sections, seeds.messages(), [*seeds.FIELDS, *seeds.PATHS], share=7),
+    Target("wishes", wishes, seeds.WISHES, seeds.JSON, share=5),
     Target("sendmail", sendmail_messages, seeds.messages(), [*seeds.FIELDS, *seeds.PATHS, *seeds.LINE_ENDS], share=6),
     Target(
         "outbound",

@@ -189,8 +189,8 @@ async def test_what_the_smtp_api_header_asks_for_goes_beside_the_message(tls_dir
     [
         (b'X-MSYS-API: {"archive": ["x@example.org"]}\r\n', "archive recipients"),
         (b'X-MSYS-API: {"cc": ["x@example.org"], "bcc": ["y@example.org"]}\r\n', "cc and bcc recipients"),
-        (b"X-MSYS-API: {oops\r\n", "not JSON"),
-        (b"X-MSYS-API: []\r\n", "no JSON object"),
+        (b"X-MSYS-API: {oops\r\n", "JSON parsing error"),
+        (b"X-MSYS-API: []\r\n", "must be of type 'json object'"),
         (b"X-MSYS-API: {}\r\nX-MSYS-API: {}\r\n", "several X-MSYS-API headers"),
     ],
 )

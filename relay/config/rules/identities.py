@@ -1,5 +1,8 @@
-"""Rules about identities: names that must exist and be unique, logins and passwords, what can match at all."""
+"""Rules about identities: names that must exist and be unique, logins and passwords, what can match at all, and what
+SparkPost makes of its options.
+"""
 
+import json
 from collections.abc import Iterator
 from typing import Final
 
@@ -11,6 +14,8 @@ from relay.config.rules.finding import Finding, Rules, are, unique, warning
 from relay.config.validation import NO_API_KEY
 
 ARGON2: Final = "$argon2"
+TAGS: Final = 10  # of one recipient, fact sheet 2.1
+EVENT_METADATA: Final = 1000  # bytes that events about openings and links repeat, same place
 
 
 def identity_names(config: Config) -> Iterator[Finding]:
@@ -130,6 +135,17 @@ def queue_needs(config: Config) -> Iterator[Finding]:
             yield Finding(here, text)
 
 
+def sparkpost_options(config: Config) -> Iterator[Finding]:
+    """What SparkPost takes without a word, and does not use."""
+    for index, identity in enumerate(config.identities):
+        here, options = ("identities", index, "sparkpost"), identity.sparkpost
+        if len(options.tags) > TAGS:
+            yield warning((*here, "tags"), f"SparkPost uses {TAGS} tags of a message, and ignores the others")
+        if len(json.dumps(options.metadata)) > EVENT_METADATA:
+            text = f"over {EVENT_METADATA} bytes as JSON: SparkPost's events about openings and links do not hold them"
+            yield warning((*here, "metadata"), text)
+
+
 def credentials(config: Config) -> Iterator[Finding]:
     """Every credential that can be asked for exists."""
     passthrough_only = all(listener.auth == "passthrough" for listener in config.listeners)
@@ -153,6 +169,7 @@ RULES: Final[Rules] = (
     (identity_uid, frozenset({"listeners"})),
     (reachable_rules, frozenset({"identities"})),
     (queue_needs, frozenset({"listeners", "spool"})),
+    (sparkpost_options, frozenset()),
     (credentials, frozenset({"credentials", "listeners", "identities"})),
 )
 

@@ -195,3 +195,32 @@ def test_a_fold_with_nothing_to_be_folded_to_does_not_become_part_of_what_is_add
     raw = content(b" odd\r\nFrom: a\r\n")
 
     assert prepare(raw, TRACE, missing(raw.header)).header.endswith(received(TRACE) + b" odd\r\nFrom: a\r\n")
+
+
+ASKED = b'X-MSYS-API: {"campaign_id": "x"}\r\n'
+
+
+@pytest.mark.parametrize(
+    ("header", "rest"),
+    [
+        (b"From: a\r\n", b"From: a\r\n"),
+        (b'From: a\r\nx-msys-api : {"tags":\r\n\t[]}\r\nTo: b\r\n', b"From: a\r\nTo: b\r\n"),
+        (b"X-MSYS-API: {}\r\nX-MSYS-API-Not: x\r\n", b"X-MSYS-API-Not: x\r\n"),
+        (b"no field\r\nX-MSYS-API: {}\r\n", b"no field\r\n"),
+    ],
+)
+def test_what_sparkpost_is_asked_takes_the_place_of_what_was_there(header, rest):
+    """One field, below our Received line; every other octet is as it was."""
+    assert prepare(content(header), TRACE, asked=ASKED).header == received(TRACE) + ASKED + rest
+
+
+def test_what_sparkpost_is_asked_is_no_part_of_a_fold():
+    """As with all that is added."""
+    assert prepare(content(b" odd\r\nFrom: a\r\n"), TRACE, asked=ASKED).header.endswith(
+        ASKED + received(TRACE) + b" odd\r\nFrom: a\r\n"
+    )
+
+
+def test_a_long_text_that_sparkpost_is_asked_counts_as_a_line():
+    """Whoever re-encodes goes by the longest line."""
+    assert prepare(content(b"From: a\r\n"), TRACE, asked=b"X-MSYS-API:\r\n " + b"x" * 900 + b"\r\n").longest_line == 901
