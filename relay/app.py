@@ -68,6 +68,8 @@ from relay.upstream.timeouts import HandshakeTimeouts, SessionTimeouts
 
 log = structlog.get_logger()
 
+# The relay before this one may have the spool until it has done what it has in hand; a command has it for a moment.
+HANDOVER: Final = 2.0  # seconds beyond drain_timeout
 KEY_FILES_INTERVAL: Final = 1.0  # seconds between looks at the files that hold API keys
 
 
@@ -152,6 +154,7 @@ class Relay:
                 self._clock,
                 reserve=config.spool.reserve,
                 socket=None if path is None else str(path),
+                patience=config.drain_timeout + HANDOVER,
             )
         channel = SmtpChannel(self._pool, config.upstream.recipients_per_transaction)
         route = Route(channel, self._https, self.circuits, self._last_resort, self._clock, self.metrics)

@@ -48,6 +48,19 @@ def spare_the_collector() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
+async def _started(relay: Relay, stop: asyncio.Event) -> bool:
+    """Start it, unless the signal to stop comes first. Raises what `Relay.start` raises."""
+    starting, stopping = asyncio.ensure_future(relay.start()), asyncio.ensure_future(stop.wait())
+    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait([starting])
+        return False
+    starting.result()
+    return True
+
+
 async def run(loaded: Loaded) -> int:
     """Run a relay until SIGTERM, SIGINT or SIGHUP; the exit status.
 
@@ -63,7 +76,8 @@ async def run(loaded: Loaded) -> int:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # not below nohup(1)
             loop.add_signal_handler(number, stop.set)
     relay = Relay(config, loaded.references)
-    await relay.start()
+    if not await _started(relay, stop):
+        return 0
     listening = {one.name: one.places for one in relay.listeners}
     log.info(
         events.RELAY_STARTED,

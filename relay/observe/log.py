@@ -35,6 +35,7 @@ QUEUE_EXPIRED: Final = "queue.expired"
 QUEUE_HELD: Final = "queue.held"
 QUEUE_RECLAIMED: Final = "queue.reclaimed"
 QUEUE_COMMAND: Final = "queue.command"
+SPOOL_AWAITED: Final = "spool.awaited"
 SPOOL_DOWN: Final = "spool.down"
 SPOOL_UP: Final = "spool.up"
 SPOOL_BALLAST: Final = "spool.ballast"
@@ -74,6 +75,7 @@ EVENTS: Final[Mapping[str, str]] = {
     QUEUE_HELD: "a stored message waits for the operator, and why",
     QUEUE_RECLAIMED: "an attempt was broken off by the end of the relay; its message may be sent twice",
     QUEUE_COMMAND: "an operator has moved a stored message",
+    SPOOL_AWAITED: "another process has the spool; it is waited for a little at the start",
     SPOOL_DOWN: "the spool cannot be written; mail that needs it is refused for now",
     SPOOL_UP: "the spool can be written again",
     SPOOL_BALLAST: "the disk is full: what was put by for mail that is stored already was given up",

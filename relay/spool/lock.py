@@ -4,17 +4,23 @@ The lock is the kernel's (flock) and goes with the process, however that ends. T
 how to reach the relay that runs.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import json
 import os
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Self
 
+import structlog
+
+from relay.observe import log as events
+
+log = structlog.get_logger()
+
 # `holder` takes the lock for an instant: one that is there that long only is not another relay's.
-_TRIES: Final = 5
+INSTANT: Final = 0.1  # seconds
 _PAUSE: Final = 0.02  # seconds
 
 
@@ -44,13 +50,17 @@ class SpoolLock:
         self._descriptor = descriptor
 
     @classmethod
-    def take(cls, database: Path, *, socket: str | None = None) -> Self:
-        """Take it; raises SpoolInUse or OSError."""
+    async def take(cls, database: Path, *, socket: str | None = None, patience: float = INSTANT) -> Self:
+        """Take it as soon as it is free; raises SpoolInUse if that is not within `patience` seconds, or OSError."""
         path = _lock_path(database)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if not _locked(descriptor):
-                raise SpoolInUse(database, _read(path))
+            if not await _locked(descriptor, INSTANT):
+                refusal = SpoolInUse(database, _read(path))
+                if patience > INSTANT:
+                    log.warning(events.SPOOL_AWAITED, path=str(database), reason=str(refusal), patience=patience)
+                if not await _locked(descriptor, patience - INSTANT):
+                    raise refusal
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(asdict(Holder(os.getpid(), socket))).encode(), 0)
         except BaseException:
@@ -81,17 +91,17 @@ def holder(database: Path) -> Holder | None:
     return None
 
 
-def _locked(descriptor: int) -> bool:
-    """Take the lock, unless another process has it."""
-    for attempt in range(_TRIES):
-        try:
+async def _locked(descriptor: int, patience: float) -> bool:
+    """Take the lock within so many seconds."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    while True:
+        with contextlib.suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if attempt < _TRIES - 1:
-                time.sleep(_PAUSE)
-        else:
             return True
-    return False
+        if loop.time() >= deadline:
+            return False
+        await asyncio.sleep(_PAUSE)
 
 
 def _lock_path(database: Path) -> Path:

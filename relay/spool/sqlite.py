@@ -7,7 +7,7 @@ people search for to the other's, large content to threads of its own. The file 
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, Self
@@ -40,7 +40,7 @@ from relay.spool.content import ContentStore, Draft
 from relay.spool.database import SpoolFull, unusable
 from relay.spool.files import ContentFiles
 from relay.spool.health import Health
-from relay.spool.lock import SpoolLock
+from relay.spool.lock import INSTANT, SpoolLock
 from relay.spool.reader import Reader
 from relay.spool.room import Room
 from relay.spool.rows import Arrival, Now, Report
@@ -82,16 +82,20 @@ class SqliteSpool:
         self._archive = Reader(path, "spool-archive")
 
     @classmethod
-    async def open(cls, path: Path, clock: Clock, *, reserve: int, socket: str | None = None) -> Self:
+    async def open(
+        cls, path: Path, clock: Clock, *, reserve: int, socket: str | None = None, patience: float = INSTANT
+    ) -> Self:
         """Open or make the spool at `path`; `reserve` octets of the disk stay free, `socket` is noted in the lock.
 
-        Raises SpoolInUse, or SpoolUnusable with the cause and the remedy. Claims that a dead process held are due.
+        Raises SpoolInUse if another process has it for over `patience` seconds, or SpoolUnusable with the cause and the
+        remedy. Claims that a dead process held are due.
         """
         path = database.real(path)
         ballast = Ballast(path, reserve)
         while True:
             try:
-                spool = await cls._open(path, clock, reserve, socket, ballast)
+                locking = SpoolLock.take(path, socket=socket, patience=patience)
+                spool = await cls._open(path, clock, reserve, ballast, locking)
             except SpoolFull:
                 if not ballast.give_up():
                     raise
@@ -100,9 +104,11 @@ class SqliteSpool:
                 return spool
 
     @classmethod
-    async def _open(cls, path: Path, clock: Clock, reserve: int, socket: str | None, ballast: Ballast) -> Self:
+    async def _open(
+        cls, path: Path, clock: Clock, reserve: int, ballast: Ballast, locking: Awaitable[SpoolLock]
+    ) -> Self:
         try:
-            lock = SpoolLock.take(path, socket=socket)
+            lock = await locking
         except OSError as error:
             raise unusable(path, error) from error
         try:

@@ -147,13 +147,14 @@ async def test_a_relay_that_does_not_answer_is_69(tmp_path):
     async with relay_with_mail(tmp_path):
         pass
     path = tmp_path / "admin.sock"
-    with locked(tmp_path / "spool.db", str(path)):
+    async with locked(tmp_path / "spool.db", str(path)):
         gone = await run("queue", "list", "--config", config)
-    with locked(tmp_path / "spool.db", str(path)), socket.socket(socket.AF_UNIX) as silent:
-        silent.bind(str(path))
-        silent.listen()
-        hung = await run("queue", "hold", "--all", "--config", config)
-    with locked(tmp_path / "spool.db", None):
+    async with locked(tmp_path / "spool.db", str(path)):
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(str(path))
+            silent.listen()
+            hung = await run("queue", "hold", "--all", "--config", config)
+    async with locked(tmp_path / "spool.db", None):
         busy = await run("queue", "stats", "--config", config)
 
     assert [gone.status, hung.status, busy.status] == [69, 69, 69]
@@ -162,9 +163,9 @@ async def test_a_relay_that_does_not_answer_is_69(tmp_path):
     assert f"spool.db is in use by the process {os.getpid()}" in busy.err
 
 
-@contextlib.contextmanager
-def locked(database: Path, path: str | None):
-    lock = SpoolLock.take(database, socket=path)
+@contextlib.asynccontextmanager
+async def locked(database: Path, path: str | None):
+    lock = await SpoolLock.take(database, socket=path)
     try:
         yield
     finally:
@@ -177,13 +178,14 @@ async def test_a_relay_that_is_about_to_stop_is_waited_for(tmp_path):
     async with relay_with_mail(tmp_path):
         pass
     path = tmp_path / "admin.sock"
-    with locked(tmp_path / "spool.db", str(path)), socket.socket(socket.AF_UNIX) as stopping:
-        stopping.bind(str(path))
-        stopping.listen()
-        command = asyncio.create_task(run("queue", "stats", "--json", "--config", config))
-        asked, _ = await asyncio.to_thread(stopping.accept)
-        stopping.close()
-        asked.close()
+    async with locked(tmp_path / "spool.db", str(path)):
+        with socket.socket(socket.AF_UNIX) as stopping:
+            stopping.bind(str(path))
+            stopping.listen()
+            command = asyncio.create_task(run("queue", "stats", "--json", "--config", config))
+            asked, _ = await asyncio.to_thread(stopping.accept)
+            stopping.close()
+            asked.close()
 
     ran = await command
     assert (ran.status, ran.err) == (0, "")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from relay.serve import keep_to_one_processor
+from relay.spool.lock import SpoolLock
 from tests.spool.driven import small_disk
 from tests.support.client import send
 from tests.support.environment import clean
@@ -221,3 +222,53 @@ async def test_a_port_in_use_is_69(tmp_path):
 
     assert status == 69
     assert f"listener local: cannot bind 127.0.0.1 port {port}: another program listens there" in text
+
+
+async def test_a_spool_that_another_process_is_about_to_leave_is_waited_for(tmp_path):
+    """An operator's command, or the relay before this one, which has mail in hand."""
+    port = free_port()
+    async with sandbox_with(tmp_path / "tls") as sandbox:
+        config = write_config(tmp_path, sandbox, port)
+        lock = await SpoolLock.take(tmp_path / "spool.db")
+        program = await Program.start("serve", "--config", str(config))
+        awaited = await program.until("spool.awaited")
+        lock.close()
+        await program.until("relay.started")
+        code, _ = await send(port)
+        program.process.terminate()
+        status, _ = await program.end()
+
+    assert f"in use by the process {os.getpid()}" in awaited["reason"]
+    assert (code, status, len(sandbox.accepted)) == (250, 0, 1)
+
+
+async def test_a_signal_ends_the_wait_for_a_spool(tmp_path):
+    """Nothing has begun, and nothing is left to finish."""
+    async with sandbox_with(tmp_path / "tls") as sandbox:
+        lock = await SpoolLock.take(tmp_path / "spool.db")
+        program = await Program.start("serve", "--config", str(write_config(tmp_path, sandbox, free_port())))
+        await program.until("spool.awaited")
+        program.process.terminate()
+        status, rest = await program.end()
+        lock.close()
+
+    assert status == 0
+    assert "Traceback" not in rest
+
+
+async def test_a_spool_that_stays_in_use_is_69(tmp_path):
+    """It says who has it."""
+    lock = await SpoolLock.take(tmp_path / "spool.db")
+    program = await Program.start(
+        "serve",
+        SPARKPOST_API_KEY=KEY,
+        RELAY_LISTEN="127.0.0.1:0",
+        RELAY__ADMIN__ADDRESS="null",
+        RELAY__DRAIN_TIMEOUT="0",
+        RELAY__SPOOL__URL=f"sqlite:{tmp_path}/spool.db",
+    )
+    status, text = await program.end()
+    lock.close()
+
+    assert status == 69
+    assert f"spool.db is in use by the process {os.getpid()}" in text

@@ -198,7 +198,7 @@ async def test_two_relays_on_one_spool_are_refused(tmp_path):
     """The second says who has it."""
     from relay.spool.lock import SpoolInUse
 
-    sections = spooled(tmp_path)
+    sections = spooled(tmp_path, drain_timeout="100ms")
     async with sandbox_with(tmp_path / "tls") as sandbox, relay_to(sandbox, **sections):
         with pytest.raises(SpoolInUse, match="one relay a spool"):
             async with relay_to(sandbox, **sections):
