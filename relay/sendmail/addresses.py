@@ -22,7 +22,7 @@ _BARE = re.compile(r"(?P<address>[aq](?:@[al])?)")
 _BRACKETED = re.compile(r"[aql@]*<(?:@[al](?:,@[al])*:)?(?P<address>[aq](?:@[al])?)?>")
 _PRINTABLE = re.compile(r"[\x20-\x7e]+")
 
-_Tokens = list[tuple[str, str]]
+_Tokens = list[tuple[str, str, int]]  # the kind, the text, and where it ends
 
 
 class AddressError(ValueError):
@@ -31,10 +31,29 @@ class AddressError(ValueError):
 
 def parse_list(text: str) -> list[str]:
     """The addresses in a list, in their order; raises AddressError. `<>` and an empty group have none."""
-    found: list[str] = []
+    return ["".join(token for _, token, _ in address) for address in _addresses(text)]
+
+
+def completed(text: str, domain: str) -> str:
+    """The list with `domain` behind each address that has none, and otherwise as it was; raises AddressError.
+
+    An encoded word on its own is a name whose address is missing, and stays as it is.
+    """
+    pieces, start = [], 0
+    for address in _addresses(text):
+        _, token, end = address[-1]
+        if len(address) == 1 and not token.startswith("=?"):
+            pieces.append(text[start:end])
+            start = end
+    return f"@{domain}".join([*pieces, text[start:]])
+
+
+def _addresses(text: str) -> list[_Tokens]:
+    """The tokens of each address, one or three of them; raises AddressError."""
+    found: list[_Tokens] = []
     item: _Tokens = []
     within = False
-    for kind, token in _tokens(text):
+    for kind, token, end in _tokens(text):
         if not within and kind in (",", ";"):
             found += _mailbox(item)
             item = []
@@ -42,7 +61,7 @@ def parse_list(text: str) -> list[str]:
             _group_name(item)
             item = []
         else:
-            item.append((kind, token))
+            item.append((kind, token, end))
             within = kind == "<" or (within and kind != ">")
     return found + _mailbox(item)
 
@@ -55,31 +74,32 @@ def key(address: str) -> str:
 
 def _group_name(item: _Tokens) -> None:
     """What stands before a colon gets no mail: raises AddressError if it is more than a name."""
-    if any(kind in "@<>" for kind, _ in item):
-        shown = " ".join(token for _, token in item)
+    if any(kind in "@<>" for kind, _, _ in item):
+        shown = " ".join(token for _, token, _ in item)
         raise AddressError(f"{shown!r} stands before a colon, where a group has its name; a comma parts addresses")
 
 
-def _mailbox(item: _Tokens) -> list[str]:
+def _mailbox(item: _Tokens) -> list[_Tokens]:
     """The address of one item of a list; none if the item is empty."""
     if not item:
         return []
-    kinds = "".join(kind for kind, _ in item)
-    shown = " ".join(token for _, token in item)
+    kinds = "".join(kind for kind, _, _ in item)
+    shown = " ".join(token for _, token, _ in item)
     match = _BARE.fullmatch(kinds) or _BRACKETED.fullmatch(kinds)
     if match is None:
         raise AddressError(f"{shown!r} is no address; a name needs <> around its address, and a comma behind it")
     if match["address"] is None:
         return []
-    address = "".join(token for _, token in item[match.start("address") : match.end("address")])
+    tokens = item[match.start("address") : match.end("address")]
+    address = "".join(token for _, token, _ in tokens)
     if not address.isascii():
         raise AddressError(f"{shown!r} has characters outside ASCII in its address, and cannot be reached")
     if not _PRINTABLE.fullmatch(address):
         raise AddressError(f"{shown!r} has control characters in its address")
-    return [address]
+    return [tokens]
 
 
-def _tokens(text: str) -> Iterator[tuple[str, str]]:
+def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
     """The tokens with their kinds, without white space and comments."""
     position = 0
     while position < len(text):
@@ -91,7 +111,7 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
         if kind == "comment":
             position = _end_of_comment(text, position)
         elif kind is not None:  # white space has none
-            yield found[0] if kind == "special" else kind, found[0]
+            yield found[0] if kind == "special" else kind, found[0], position
 
 
 def _end_of_comment(text: str, position: int) -> int:

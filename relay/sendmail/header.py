@@ -1,7 +1,8 @@
 """The header section: who gets the message, what is taken out, what is added. Lines end with LF here.
 
-All other octets stay as they are. A line that is no field ends the header section, and the empty line that should have
-stood there is supplied: `echo text | sendmail address` sends a text, and every later reader sees the same header.
+Addresses without a domain get one; all other octets stay as they are. A line that is no field ends the header section,
+and the empty line that should have stood there is supplied: `echo text | sendmail address` sends a text, and every
+later reader sees the same header.
 """
 
 import binascii
@@ -9,7 +10,7 @@ import os
 import re
 import time
 
-from relay.sendmail.addresses import AddressError, parse_list
+from relay.sendmail.addresses import AddressError, completed, parse_list
 from relay.sendmail.failure import Failure
 
 # A name has no space and no colon in it; white space before the colon is RFC 5322 §4.5.
@@ -20,7 +21,11 @@ _MBOX = re.compile(rb"(?:>?From (?![ \t]*:)[^\n]*\n)+")
 _BLIND = (b"bcc", b"resent-bcc")
 _RECIPIENTS = (b"to", b"cc", b"bcc")
 _RESENT = (b"resent-to", b"resent-cc", b"resent-bcc")
+_NAMES = (b"from", b"sender", b"reply-to", b"to", b"cc")
+_WITH_ADDRESSES = frozenset(_NAMES) | {b"resent-" + name for name in _NAMES}
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*")
+
+_Field = tuple[bytes, bytes, bytes]  # the name in small letters, the value, and all of it as it stands
 
 
 def find_end(octets: bytes | bytearray, start: int) -> tuple[int, int] | None:
@@ -73,7 +78,11 @@ class Header:
         self._fields = [field for field in self._fields if field[0] not in _BLIND]
 
     def complete(self, *, author: str, full_name: str, domain: str) -> None:
-        """Add From, Date and Message-ID where they are missing (RFC 5322 §3.6)."""
+        """Add From, Date and Message-ID where they are missing (RFC 5322 §3.6), and `domain` to addresses without one.
+
+        cron writes `From: root (Cron Daemon)`, and no server would know whose root that is.
+        """
+        self._fields = [_with_domain(field, domain) for field in self._fields]
         if not self.has(b"from"):
             self._add("From", f"{phrase(full_name)} <{author}>" if full_name.strip() else author)
         if not self.has(b"date"):
@@ -84,6 +93,19 @@ class Header:
 
     def _add(self, name: str, value: str) -> None:
         self._fields.append((name.lower().encode(), value.encode(), f"{name}: {value}\n".encode()))
+
+
+def _with_domain(field: _Field, domain: str) -> _Field:
+    """A field of addresses with `domain` behind each that has none. What is no list of addresses stays as it is."""
+    name, value, octets = field
+    if name not in _WITH_ADDRESSES:
+        return field
+    try:
+        text = completed(value.decode("utf-8", "surrogateescape"), domain)
+    except AddressError:
+        return field
+    whole = text.encode("utf-8", "surrogateescape")
+    return name, whole, octets[: -len(value) - 1] + whole + b"\n"
 
 
 def phrase(text: str) -> str:

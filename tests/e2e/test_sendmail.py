@@ -26,15 +26,15 @@ PROGRAM = Path(sys.executable).with_name("relay-sendmail")
 HEADER = b"From: a@example.com\r\nDate: Thu, 1 Jan 2026 00:00:00 +0000\r\nMessage-ID: <1@example.com>\r\n"
 MESSAGE = HEADER + b"To: b@example.net\r\nSubject: test\r\n\r\nhello\r\n"
 
-# What cron calls: Debian's, and that of Fedora and RHEL.
+# What cron calls, and whom it names as the author: Debian's, and that of Fedora and RHEL.
 CRONS = [
-    ["-FCronDaemon", "-i", "-B8BITMIME", "-oem", "root"],
-    ["-FCronDaemon", "-i", "-odi", "-oem", "-oi", "-t", "-f", "root"],
+    (["-FCronDaemon", "-i", "-B8BITMIME", "-oem", "root"], b"root%b (Cron Daemon)"),
+    (["-FCronDaemon", "-i", "-odi", "-oem", "-oi", "-t", "-f", "root"], b'"(Cron Daemon)" <root%b>'),
 ]
 CRON_TEXT = (
-    b"From: root (Cron Daemon)\nTo: root\nSubject: Cron <root@web1> backup\nMIME-Version: 1.0\n"
+    b"From: %b\nTo: root%b\nSubject: Cron <root@web1> backup\nMIME-Version: 1.0\n"
     b"Content-Type: text/plain; charset=UTF-8\nContent-Transfer-Encoding: 8bit\nX-Cron-Env: <SHELL=/bin/sh>\n"
-    b"\nfertig: 100 \xe2\x82\xac\n.\n10%\r20%\r\n"
+    b"\nfertig: 100 \xe2\x82\xac\n.\n10%%\r20%%\r\n"
 )
 
 
@@ -150,18 +150,23 @@ async def test_recipients_of_header_and_command_line_together(tmp_path):
     assert desk.accepted.recipients == ("c@example.net", "e@example.net", "b@example.net", "d@example.net")
 
 
-@pytest.mark.parametrize("arguments", CRONS, ids=["Debian", "Fedora"])
-async def test_cron(tmp_path, arguments):
-    """Its very command line; root is who the aliases say."""
+@pytest.mark.parametrize(("arguments", "author"), CRONS, ids=["Debian", "Fedora"])
+async def test_cron(tmp_path, arguments, author):
+    """Its very command line and its very words; root is who the aliases say, and in the header has the host's domain.
+
+    Without that, no identity that lists its senders lets it pass, and SparkPost knows no domain in its From.
+    """
     (tmp_path / "aliases").write_text("root: ops@example.net\n")
-    async with desk_in(tmp_path) as desk:
-        ended = await desk.sendmail(*arguments, text=CRON_TEXT, RELAY_SENDMAIL_ALIASES=str(tmp_path / "aliases"))
+    text = CRON_TEXT % (author % b"", b"")
+    async with desk_in(tmp_path, identities=[{"name": "default", "match": {}, "senders": ["*@example.com"]}]) as desk:
+        ended = await desk.sendmail(*arguments, text=text, RELAY_SENDMAIL_ALIASES=str(tmp_path / "aliases"))
 
     assert ended == Ended(0, b"", "")
     assert desk.accepted.recipients == ("ops@example.net",)
     assert desk.accepted.reverse_path.endswith("@example.com")
     header, _, content = desk.content.partition(b"\r\n\r\n")
-    assert header.startswith(CRON_TEXT.partition(b"\n\n")[0].replace(b"\n", b"\r\n") + b"\r\nDate: ")
+    whole = CRON_TEXT % (author % b"@example.com", b"@example.com")
+    assert header.startswith(whole.partition(b"\n\n")[0].replace(b"\n", b"\r\n") + b"\r\nDate: ")
     assert content == "fertig: 100 €\r\n.\r\n10%\r\n20%\r\n".encode()
 
 

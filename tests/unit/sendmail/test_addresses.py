@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.sendmail.addresses import AddressError, key, parse_list
+from relay.sendmail.addresses import AddressError, completed, key, parse_list
 
 
 @pytest.mark.parametrize(
@@ -100,3 +100,39 @@ def test_a_list_of_many_addresses_takes_time_in_proportion():
 def test_only_the_domain_has_no_case():
     """RFC 5321, section 2.4."""
     assert key("A@B.C") == key("A@b.c") != key("a@b.c")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("root (Cron Daemon)", "root@b.c (Cron Daemon)"),
+        ('"(Cron Daemon)" <root>', '"(Cron Daemon)" <root@b.c>'),
+        ("root", "root@b.c"),
+        ("< root >", "< root@b.c >"),
+        (" root ,\n ops@d.e, (x) <bob>;", " root@b.c ,\n ops@d.e, (x) <bob@b.c>;"),
+        ("admins: root, ops@d.e;", "admins: root@b.c, ops@d.e;"),
+        ('"a@d.e"', '"a@d.e"@b.c'),
+        ("<@relay.example:root>", "<@relay.example:root@b.c>"),
+        ("=?utf-8?Q?J=C3=BCrgen?=", "=?utf-8?Q?J=C3=BCrgen?="),
+        ("undisclosed-recipients:;", "undisclosed-recipients:;"),
+        ("root @ d.e, <>", "root @ d.e, <>"),
+        ("", ""),
+    ],
+)
+def test_a_domain_is_put_behind_addresses_that_have_none(text, expected):
+    """Within the text as it stands; a name on its own that is no address is not made one."""
+    assert completed(text, "b.c") == expected
+
+
+@settings(deadline=None)
+@given(st.text(alphabet='ab@.<>()"\\,:;[] \n'))
+def test_what_is_completed_means_the_same(text):
+    """The same addresses in the same order, each with a domain; and another time nothing changes."""
+    try:
+        before = parse_list(text)
+    except AddressError:
+        return
+    after = completed(text, "b.c")
+
+    assert parse_list(after) == [one if "@" in one.rpartition('"')[2] else f"{one}@b.c" for one in before]
+    assert completed(after, "b.c") == after

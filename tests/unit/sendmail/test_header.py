@@ -110,6 +110,20 @@ def test_from_date_and_message_id_are_added():
     assert re.fullmatch(r"Message-ID: <[0-9a-f.]+@example\.com>", added[3])
 
 
+def test_addresses_without_a_domain_are_completed():
+    """In every field of addresses and nowhere else; names, comments and folds stay, and so does what is no address."""
+    header = Header(
+        b"from : root (Cron \xff\n Daemon)\nTo: root,\n\tops@d.e\nReply-To: J\xc3\xbcrgen <bob>\nSubject: root\n"
+        b"Cc: Jane Doe\nResent-Sender:bob\nDate: x\nMessage-ID: <1@d.e>\n"
+    )
+    header.complete(author="x@y.z", full_name="", domain="y.z")
+
+    assert bytes(header) == (
+        b"from : root@y.z (Cron \xff\n Daemon)\nTo: root@y.z,\n\tops@d.e\nReply-To: J\xc3\xbcrgen <bob@y.z>\n"
+        b"Subject: root\nCc: Jane Doe\nResent-Sender:bob@y.z\nDate: x\nMessage-ID: <1@d.e>\n"
+    )
+
+
 def test_without_a_name_the_address_stands_alone():
     """No empty phrase."""
     header = Header(b"")
