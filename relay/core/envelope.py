@@ -112,14 +112,19 @@ class PathArgument(NamedTuple):
     tolerances: frozenset[Tolerance] = frozenset()
 
 
-def read_path(argument: str) -> PathArgument:
-    """Read `<path> parameters`, the text behind `FROM:` or `TO:`; raises PathError."""
+def read_path(argument: str, postmaster: Address | None = None) -> PathArgument:
+    """Read `<path> parameters`, the text behind `FROM:` or `TO:`; raises PathError.
+
+    `postmaster` is whom the only name means that needs no domain, in any case (RFC 5321 §4.1.1.3, §4.5.1).
+    """
     ordinary = _ORDINARY_PATH.match(argument)
     if ordinary is not None and ordinary.end() <= MAX_PATH:
         return PathArgument(Address(ordinary[1], ordinary[2]), argument[ordinary.end() :])
     path = split_path(argument)
     found = ((Tolerance.NO_BRACKETS, not path.bracketed), (Tolerance.PATH_SPACING, path.spaced))
     tolerances = frozenset(kind for kind, shown in found if shown)
+    if postmaster is not None and path.text.lower() == "postmaster":
+        return PathArgument(postmaster, path.rest, tolerances)
     return PathArgument(Address.parse(path.text) if path.text else None, path.rest, tolerances)
 
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from relay.core import reply
+from relay.core.envelope import Address
 from relay.core.reply import Reply
 from relay.core.tolerance import Tolerance
 from relay.ingress.steps import DialogueSettings
@@ -56,7 +57,7 @@ class Conversation:
         self.helo = ""
         self.login: str | None = None
         self.protocol = "SMTP"  # the `with` word of the Received line (RFC 3848)
-        self.transaction = Transaction(settings.envelope, choose)
+        self.transaction = Transaction(settings.envelope, choose, _postmaster_of(settings.hostname))
 
     def upgraded(self) -> None:
         """TLS is on: what was said before it never happened (RFC 3207 §4.2)."""
@@ -184,6 +185,14 @@ def is_full_name(name: str) -> bool:
     if _LITERAL.fullmatch(name):
         return True
     return bool(_FULL_NAME.fullmatch(name)) and name.lower().rstrip(".") != "localhost.localdomain"
+
+
+@lru_cache(maxsize=64)
+def _postmaster_of(hostname: str) -> Address | None:
+    """Who reads the mail for the postmaster of this relay; nobody where its name is none that mail could reach."""
+    if not is_full_name(hostname) or hostname.startswith("["):
+        return None
+    return Address("postmaster", hostname)
 
 
 @lru_cache(maxsize=64)

@@ -47,12 +47,16 @@ class EnvelopeLimits:
 
 
 class Transaction:
-    """One mail transaction after another within a session; `choose` decides whose mail it is."""
+    """One mail transaction after another within a session; `choose` decides whose mail it is.
 
-    __slots__ = ("_choose", "_known", "_limits", "_recipients", "_sender", "tolerances")
+    `postmaster` is whom `RCPT TO:<postmaster>` means, if anybody.
+    """
 
-    def __init__(self, limits: EnvelopeLimits, choose: Choose) -> None:
+    __slots__ = ("_choose", "_known", "_limits", "_postmaster", "_recipients", "_sender", "tolerances")
+
+    def __init__(self, limits: EnvelopeLimits, choose: Choose, postmaster: Address | None) -> None:
         self._limits = limits
+        self._postmaster = postmaster
         self._choose = choose
         self.tolerances: set[Tolerance] = set()
         self._known: _Accepted | None = None
@@ -109,7 +113,7 @@ class Transaction:
         if word != "TO" and word.strip(" \t").upper() != "TO":
             return reply.RCPT_SYNTAX
         try:
-            path = read_path(rest)
+            path = read_path(rest, self._postmaster)
         except InternationalAddress:
             return reply.SMTPUTF8_UNSUPPORTED
         except PathError as error:

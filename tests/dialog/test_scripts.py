@@ -2,7 +2,7 @@
 
 A script is what a client and the relay say to each other, in order:
 
-    auth: optional          what the listener offers (auth, starttls, plain_auth, recipients, message_size)
+    auth: optional          what the listener offers (hostname, auth, starttls, plain_auth, recipients, message_size)
     C: EHLO client          the client sends this line and CRLF
     R: MAIL FROM:<>\\n       the client sends exactly these octets (Python escapes)
     S: 250 *                the relay's next reply line, with shell-style wildcards
@@ -28,7 +28,14 @@ from relay.ingress.transaction import EnvelopeLimits
 from tests.support.decisions import decision
 
 SCRIPTS = sorted(Path(__file__).parent.glob("*.dlg"))
-DEFAULTS = {"auth": "optional", "starttls": "no", "plain_auth": "yes", "recipients": "1000", "message_size": "100000"}
+DEFAULTS = {
+    "hostname": "relay.test",
+    "auth": "optional",
+    "starttls": "no",
+    "plain_auth": "yes",
+    "recipients": "1000",
+    "message_size": "100000",
+}
 
 
 class Stage:
@@ -36,7 +43,7 @@ class Stage:
 
     def __init__(self, options: dict[str, str]) -> None:
         settings = DialogueSettings(
-            hostname="relay.test",
+            hostname=options["hostname"],
             auth=options["auth"],
             starttls=options["starttls"] == "yes",
             envelope=EnvelopeLimits(int(options["message_size"]), int(options["recipients"])),

@@ -145,3 +145,15 @@ async def test_mail_without_a_header_section_gets_one_that_reads(tmp_path):
         )
 
     assert re.search(rb"\r\nMessage-ID: <[^>]*>\r\n\r\nFrom: a@example.com\r\n", sandbox.accepted[0].content)
+
+
+async def test_a_name_without_a_domain(tmp_path):
+    """The postmaster is the relay's own, once, however he is written; of others nobody knows where they are."""
+    sender = b"HELO c.example.com\r\nMAIL FROM:<a@example.com>\r\n"
+    commands = b"RCPT TO:<root>\r\nRCPT TO:<Postmaster>\r\nRCPT TO:<postmaster>\r\nDATA\r\n"
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        heard = await talk(port_of(relay), sender + commands + MESSAGE + b"QUIT\r\n")
+
+    assert b"501 5.1.3 bad recipient address: <root> has no domain" in heard
+    assert b"250 2.0.0 OK " in heard
+    assert [one.recipients for one in sandbox.accepted] == [("postmaster@relay.test",)]
