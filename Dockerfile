@@ -19,11 +19,14 @@ RUN HATCH_BUILD_HOOKS_ENABLE=1 /uv/bin/uv sync --frozen --no-dev --no-editable
 
 FROM docker.io/library/python:3.12-slim
 RUN useradd --system --uid 10025 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin relay
+# For the spool of those who want one: a new named volume over it has its owner, and so is writable.
+RUN install -d -m 700 -o relay -g relay /var/lib/sparkpost-relay
 COPY --from=build /opt/sparkpost-relay /opt/sparkpost-relay
 ENV PATH=/opt/sparkpost-relay/bin:$PATH PYTHONUNBUFFERED=1
 # It listens for its neighbours; RELAY_NETWORKS says who they are, and without it the relay refuses to start.
 ENV RELAY_LISTEN=0.0.0.0:2525
-# No volume, no spool: what SparkPost cannot take now is 451, and the application's own retry is the queue.
+# No volume, no spool: what SparkPost cannot take now is 451, and the application's own retry is the queue. With one:
+#   -v spool:/var/lib/sparkpost-relay -e RELAY__SPOOL__URL=sqlite:/var/lib/sparkpost-relay/spool.db
 ENV RELAY__SPOOL__URL=none
 USER 10025:10025
 EXPOSE 2525
