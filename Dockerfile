@@ -31,6 +31,7 @@ ENV RELAY__SPOOL__URL=none
 USER 10025:10025
 EXPOSE 2525
 # Red until it takes mail, and whenever it does not; an outage of SparkPost alone does not restart anything.
+# buildah and podman keep this line with `--format docker` only.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=15s CMD ["sparkpost-relay", "health"]
 # SIGTERM: messages in hand are answered, then it exits 0.
 STOPSIGNAL SIGTERM
