@@ -76,13 +76,27 @@ class Mail:
 def connect(place: Place) -> socket.socket:
     """A connection to the relay; raises Failure with EX_TEMPFAIL, which says where it was looked for."""
     try:
-        return _unix(place.path) if place.path else socket.create_connection((place.host, place.port), CONNECT_SECONDS)
+        return _unix(place.path) if place.path else _tcp(place.host, place.port)
     except OSError as error:
         text = (
             f"the relay cannot be reached at {place} ({place.found}): {error.strerror or error}. "
             "Is `sparkpost-relay serve` running? Nothing was sent"
         )
         raise Failure(os.EX_TEMPFAIL, text) from None
+
+
+def _tcp(host: str, port: int) -> socket.socket:
+    """localhost is what the relay takes it for, and not looked up: a chroot may have no /etc/hosts (RFC 6761 §6.3)."""
+    if host.lower() != "localhost":
+        return socket.create_connection((host, port), CONNECT_SECONDS)
+    try:
+        return socket.create_connection(("127.0.0.1", port), CONNECT_SECONDS)
+    except OSError:
+        try:
+            return socket.create_connection(("::1", port), CONNECT_SECONDS)
+        except OSError:
+            pass  # many hosts have no IPv6: what 127.0.0.1 said tells more
+        raise
 
 
 def _unix(path: str) -> socket.socket:

@@ -357,3 +357,26 @@ def test_verbose_shows_every_reply(capfd):
         hand_over(mail(), place, verbose=True)
 
     assert "sendmail: the final dot: 250 2.0.0 ok" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_localhost_needs_no_name_server(monkeypatch, family, address):
+    """It is 127.0.0.1 and ::1, as for the relay, also in a chroot without /etc/hosts."""
+    asked = socket.getaddrinfo
+
+    def no_names(host, *rest):
+        if not set(host) <= set("0123456789.:"):
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return asked(host, *rest)
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_names)
+    with socket.create_server((address, 0), family=family) as listener:
+        port = listener.getsockname()[1]
+        with client_module.connect(Place("localhost", port, "", "here")) as connection:
+            peer = connection.getpeername()
+        with pytest.raises(Failure, match="Temporary failure in name resolution"):
+            client_module.connect(Place("relay.test", port, "", "here"))
+
+    assert peer[:2] == (address, port)
+    with pytest.raises(Failure, match=r"localhost:\d+ .*: Connection refused"):
+        client_module.connect(Place("localhost", port, "", "here"))
