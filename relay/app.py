@@ -221,6 +221,7 @@ class Relay:
                 data=DataLimits(limits.message_size, limits.line_length),
                 memory=self.data_memory,
                 drafts=self.spool,
+                origin=section.origin,
             ),
             tls=tls,
             implicit_tls=section.tls.mode == "implicit",

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from relay.config import Config, IPAddress, Listener, TcpAddress, UnixAddress
 from relay.core import smtp_api
-from relay.core.envelope import Address, PathError, ReversePath
+from relay.core.envelope import Address, DomainMissing, PathError, ReversePath
 from relay.core.login import PASSTHROUGH
 from relay.core.reply import Reply
 from relay.core.secret import Secret
@@ -44,8 +44,8 @@ def explain(
     except ValueError as error:
         return str(error), False
     try:
-        reverse_path = ReversePath(None if mail_from in {"", "<>"} else Address.parse(mail_from.strip("<>")))
-        author = Address.parse(header_from) if header_from is not None else None
+        reverse_path = ReversePath(None if mail_from in {"", "<>"} else _address(mail_from.strip("<>"), entry))
+        author = _address(header_from, entry) if header_from is not None else None
     except PathError as error:
         return f"bad address: {error}", False
     said = f"logged in as {login}" if login is not None else "not logged in"
@@ -55,6 +55,16 @@ def explain(
         return "\n".join([*lines, f"refused     {refusal}"]), False
     passes = _decide(config, entry, who, login, reverse_path, author, lines)
     return "\n".join(lines), passes
+
+
+def _address(text: str, listener: Listener) -> Address:
+    """An address as the listener understands it; raises PathError."""
+    try:
+        return Address.parse(text)
+    except DomainMissing:
+        if listener.origin is None:
+            raise
+        return Address(text, listener.origin)
 
 
 def _who(listener: Listener, client: str | None, uid: int | None) -> Client:

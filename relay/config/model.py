@@ -192,6 +192,7 @@ class Listener(Section):
     )
     networks: tuple[Network, ...] = setting(["127.0.0.0/8", "::1/128"], "who may connect over TCP")
     proxy_protocol: tuple[Network, ...] = setting([], "networks of the proxies, which must send the PROXY header")
+    origin: Domain | None = setting(None, "domain for addresses that have none, which are refused otherwise")
 
 
 class UpstreamTls(Section):

@@ -28,6 +28,10 @@ class PathError(ValueError):
     """An address that cannot be read; the text says why, in words fit for a reply."""
 
 
+class DomainMissing(PathError):
+    """A name on its own, which could be anybody's."""
+
+
 class InternationalAddress(PathError):
     """An address with octets outside ASCII, which only SMTPUTF8 (RFC 6531) could carry."""
 
@@ -52,7 +56,7 @@ class Address(NamedTuple):
         if local is None:
             raise PathError(f"<{text}> does not begin with a local part")
         if local.end() == len(text):
-            raise PathError(f"<{text}> has no domain")
+            raise DomainMissing(f"<{text}> has no domain")
         if text[local.end()] != "@":
             raise PathError(f"<{text}> has a character that does not belong there")
         domain = text[local.end() + 1 :]
@@ -112,20 +116,41 @@ class PathArgument(NamedTuple):
     tolerances: frozenset[Tolerance] = frozenset()
 
 
-def read_path(argument: str, postmaster: Address | None = None) -> PathArgument:
-    """Read `<path> parameters`, the text behind `FROM:` or `TO:`; raises PathError.
-
-    `postmaster` is whom the only name means that needs no domain, in any case (RFC 5321 §4.1.1.3, §4.5.1).
+class Home(NamedTuple):
+    """Who is meant by a name without a domain: at `origin` everybody; else the `postmaster` alone, in any case, who
+    needs none (RFC 5321 §4.1.1.3, §4.5.1).
     """
+
+    origin: str | None = None
+    postmaster: Address | None = None
+
+    def find(self, name: str) -> Address | None:
+        """The address of a name, or None where it means nobody."""
+        if self.origin is not None:
+            return Address(name, self.origin)
+        return self.postmaster if name.lower() == "postmaster" else None
+
+
+NOWHERE: Final = Home()
+
+
+def read_path(argument: str, home: Home = NOWHERE) -> PathArgument:
+    """Read `<path> parameters`, the text behind `FROM:` or `TO:`; raises PathError."""
     ordinary = _ORDINARY_PATH.match(argument)
     if ordinary is not None and ordinary.end() <= MAX_PATH:
         return PathArgument(Address(ordinary[1], ordinary[2]), argument[ordinary.end() :])
     path = split_path(argument)
     found = ((Tolerance.NO_BRACKETS, not path.bracketed), (Tolerance.PATH_SPACING, path.spaced))
     tolerances = frozenset(kind for kind, shown in found if shown)
-    if postmaster is not None and path.text.lower() == "postmaster":
-        return PathArgument(postmaster, path.rest, tolerances)
-    return PathArgument(Address.parse(path.text) if path.text else None, path.rest, tolerances)
+    try:
+        return PathArgument(Address.parse(path.text) if path.text else None, path.rest, tolerances)
+    except DomainMissing:
+        address = home.find(path.text)
+        if address is None:
+            raise
+        if address is not home.postmaster:
+            tolerances |= {Tolerance.NO_DOMAIN}
+        return PathArgument(address, path.rest, tolerances)
 
 
 def split_path(argument: str) -> Path:

@@ -13,8 +13,10 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from relay import addresses
 from relay.core.envelope import Address, PathError
 
+LONGEST_LIST: Final = 65_536  # octets; as below, and a thousand recipients fit in
 LONGEST_FROM: Final = 16_384  # octets; reading takes time on the loop, and no honest header From is near this
 
 _FLAGS: Final = re.IGNORECASE | re.MULTILINE
@@ -22,6 +24,7 @@ _REST: Final = rb"[ \t]*:(?P<value>[^\n]*(?:\n[ \t][^\n]*)*)"  # white space bef
 _RECEIVED = re.compile(rb"^Received[ \t]*:", _FLAGS)
 _FROM = re.compile(b"^From" + _REST, _FLAGS)
 _SPARKPOST = re.compile(rb"^(?P<name>X-MSYS-[!-9;-~]*|X-Binding)" + _REST + rb"\n?", _FLAGS)
+_ADDRESSES = re.compile(rb"^(?:Resent-)?(?:From|Sender|Reply-To|To|Cc)" + _REST, _FLAGS)
 _BLIND = re.compile(rb"^(?:Resent-)?Bcc" + _REST + rb"\n?", _FLAGS)
 
 # RFC 5322 §3.2.3 to §3.4: one letter for each kind of token, the token itself for a special. Atoms keep their dots.
@@ -82,6 +85,22 @@ def without_blind_copies(header: bytes) -> bytes:
     if b"bcc" not in header.lower():  # much faster than to look for the field, and most have none
         return header
     return _BLIND.sub(b"", header)
+
+
+def with_domains(header: bytes, domain: str) -> bytes:
+    """The header section with `domain` behind each address that has none; what is no list of addresses is as it was."""
+
+    def whole(field: re.Match[bytes]) -> bytes:
+        value = field["value"]
+        if len(value) > LONGEST_LIST:
+            return field[0]
+        try:
+            text = addresses.completed(value.decode("latin-1"), domain)
+        except addresses.AddressError:
+            return field[0]
+        return field[0][: -len(value)] + text.encode("latin-1") if value else field[0]
+
+    return _ADDRESSES.sub(whole, header)
 
 
 def from_addresses(header: bytes) -> tuple[Address, ...] | None:

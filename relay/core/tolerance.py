@@ -16,6 +16,7 @@ class Tolerance(StrEnum):
     LONG_LINE = "long-line"
     NO_BRACKETS = "no-brackets"
     NO_DATE = "no-date"
+    NO_DOMAIN = "no-domain"
     NO_MESSAGE_ID = "no-message-id"
     NUL = "nul"
     OLD_TLS = "old-tls"

@@ -80,7 +80,7 @@ class Caller:
             self._introduction = introduction
             peer = "" if self.address is None else self.name
             way = content.way_of(said.helo, peer, self._service.settings.hostname, said.protocol)
-            self._origin = Provenance(self.id, self._service.listener, way)
+            self._origin = Provenance(self.id, self._service.listener, way, self._service.settings.origin)
         return self._origin
 
     def logged_in(self, proof: Authenticated) -> None:

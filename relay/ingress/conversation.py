@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from relay.core import reply
-from relay.core.envelope import Address
+from relay.core.envelope import Address, Home
 from relay.core.reply import Reply
 from relay.core.tolerance import Tolerance
 from relay.ingress.steps import DialogueSettings
@@ -57,7 +57,7 @@ class Conversation:
         self.helo = ""
         self.login: str | None = None
         self.protocol = "SMTP"  # the `with` word of the Received line (RFC 3848)
-        self.transaction = Transaction(settings.envelope, choose, _postmaster_of(settings.hostname))
+        self.transaction = Transaction(settings.envelope, choose, _home_of(settings.hostname, settings.origin))
 
     def upgraded(self) -> None:
         """TLS is on: what was said before it never happened (RFC 3207 §4.2)."""
@@ -188,11 +188,10 @@ def is_full_name(name: str) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _postmaster_of(hostname: str) -> Address | None:
-    """Who reads the mail for the postmaster of this relay; nobody where its name is none that mail could reach."""
-    if not is_full_name(hostname) or hostname.startswith("["):
-        return None
-    return Address("postmaster", hostname)
+def _home_of(hostname: str, origin: str | None) -> Home:
+    """The postmaster of this relay has its name; nobody reads that mail where it is none that mail could reach."""
+    reached = is_full_name(hostname) and not hostname.startswith("[")
+    return Home(origin, Address("postmaster", hostname) if reached else None)
 
 
 @lru_cache(maxsize=64)

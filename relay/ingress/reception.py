@@ -27,11 +27,15 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Provenance:
-    """Where a message came from, for the log, and for its Received line `way` (see `content.way_of`)."""
+    """Where a message came from, for the log, and for its Received line `way` (see `content.way_of`).
+
+    `domain` is that of addresses in its header that have none; None leaves them so.
+    """
 
     session: str
     listener: str
     way: str
+    domain: str | None = None
 
 
 @dataclass(slots=True)
@@ -90,6 +94,11 @@ class Reception:
         queue_id = queue_id_of(now, next(self._noise))
         self._metrics.messages_received.count(origin.listener, decision.assignment.identity)
         arrival = Arrival(queue_id, envelope, raw.size, decision, origin)
+        if origin.domain is not None:
+            whole = content.with_domains(raw, origin.domain)
+            if whole is not raw:
+                sender.tolerated(Tolerance.NO_DOMAIN)
+                raw = whole
         asked = self._admit(arrival, raw.header)
         if isinstance(asked, Reply):
             raw.close()

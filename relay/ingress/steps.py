@@ -20,7 +20,8 @@ class DialogueSettings:
     """What a listener offers; the same object for all its sessions.
 
     `auth` is "none", "optional", "required" or "passthrough"; `starttls` whether STARTTLS is offered. `memory` is that
-    of all listeners together; `drafts` are where large bodies go, if anywhere but to temporary files.
+    of all listeners together; `drafts` are where large bodies go, if anywhere but to temporary files. `origin` is the
+    domain of addresses that have none; None refuses them.
     """
 
     hostname: str
@@ -30,6 +31,7 @@ class DialogueSettings:
     data: DataLimits
     memory: DataMemory = field(default_factory=DataMemory)
     drafts: Drafts | None = None
+    origin: str | None = None
 
 
 class Observer(Protocol):

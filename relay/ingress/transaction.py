@@ -13,6 +13,7 @@ from relay.core import reply
 from relay.core.envelope import (
     Address,
     Envelope,
+    Home,
     InternationalAddress,
     PathError,
     Recipient,
@@ -49,14 +50,14 @@ class EnvelopeLimits:
 class Transaction:
     """One mail transaction after another within a session; `choose` decides whose mail it is.
 
-    `postmaster` is whom `RCPT TO:<postmaster>` means, if anybody.
+    `home` is where names without a domain belong.
     """
 
-    __slots__ = ("_choose", "_known", "_limits", "_postmaster", "_recipients", "_sender", "tolerances")
+    __slots__ = ("_choose", "_home", "_known", "_limits", "_recipients", "_sender", "tolerances")
 
-    def __init__(self, limits: EnvelopeLimits, choose: Choose, postmaster: Address | None) -> None:
+    def __init__(self, limits: EnvelopeLimits, choose: Choose, home: Home) -> None:
         self._limits = limits
-        self._postmaster = postmaster
+        self._home = home
         self._choose = choose
         self.tolerances: set[Tolerance] = set()
         self._known: _Accepted | None = None
@@ -94,7 +95,7 @@ class Transaction:
         return reply.MAIL_OK
 
     def _accept(self, argument: str) -> "_Accepted | Reply":
-        mail = _read_mail(argument, self._limits.message_size)
+        mail = _read_mail(argument, self._limits.message_size, self._home.origin)
         if isinstance(mail, Reply):
             return mail
         decision = self._choose(mail.reverse_path)
@@ -113,7 +114,7 @@ class Transaction:
         if word != "TO" and word.strip(" \t").upper() != "TO":
             return reply.RCPT_SYNTAX
         try:
-            path = read_path(rest, self._postmaster)
+            path = read_path(rest, self._home)
         except InternationalAddress:
             return reply.SMTPUTF8_UNSUPPORTED
         except PathError as error:
@@ -158,13 +159,13 @@ class Transaction:
 
 
 @lru_cache(maxsize=256)  # of a client that makes a connection for each message, too, MAIL is the same again and again
-def _read_mail(argument: str, message_size: int) -> "_Mail | Reply":
+def _read_mail(argument: str, message_size: int, origin: str | None) -> "_Mail | Reply":
     """What a MAIL says, or what is wrong with it whoever says it; `message_size` is how large a message may be."""
     word, _, rest = argument.partition(":")
     if word.strip(" \t").upper() != "FROM":
         return reply.MAIL_SYNTAX
     try:
-        path = read_path(rest)
+        path = read_path(rest, Home(origin))
     except InternationalAddress:
         return reply.SMTPUTF8_UNSUPPORTED
     except PathError as error:

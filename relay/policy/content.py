@@ -74,6 +74,15 @@ def _added(kinds: tuple[Tolerance, ...], trace: Trace) -> bytes:
     return lines.encode("ascii")
 
 
+def with_domains(content: Content, domain: str) -> Content:
+    """The content with `domain` behind each address of its header that has none; the very same where all have one."""
+    header = headers.with_domains(content.header, domain)
+    if header == content.header:
+        return content
+    longest = max(content.longest_line, *map(len, header.split(b"\r\n")))
+    return content._replace(header=header, longest_line=longest)
+
+
 def prepare(content: Content, trace: Trace, lacks: tuple[Tolerance, ...] = (), asked: bytes = b"") -> Content:
     """The content as it leaves, with the fields that it `lacks`, and with what SparkPost is `asked` in the place of any
     X-MSYS-API field that it has. `longest_line` is never less than what leaves has; it and `eight_bit` may still count

@@ -7,7 +7,7 @@ Of what aliases(5) can say, addresses are used. Nothing is run and nothing is wr
 import os
 import re
 
-from relay.sendmail.addresses import AddressError, parse_list
+from relay.addresses import AddressError, parse_list
 from relay.sendmail.failure import Failure
 
 USUAL_PLACE = "/etc/aliases"

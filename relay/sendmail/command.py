@@ -7,8 +7,8 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
 
+from relay.addresses import AddressError, key, parse_list
 from relay.sendmail import aliases, options, origin, place
-from relay.sendmail.addresses import AddressError, key, parse_list
 from relay.sendmail.bridge import bridge
 from relay.sendmail.client import Client, Mail
 from relay.sendmail.failure import Failure, complain

@@ -10,7 +10,7 @@ import os
 import re
 import time
 
-from relay.sendmail.addresses import AddressError, completed, parse_list
+from relay.addresses import AddressError, completed, parse_list
 from relay.sendmail.failure import Failure
 
 # A name has no space and no colon in it; white space before the colon is RFC 5322 §4.5.

@@ -6,7 +6,7 @@ import re
 import socket
 from collections.abc import Mapping
 
-from relay.sendmail.addresses import AddressError, parse_list
+from relay.addresses import AddressError, parse_list
 from relay.sendmail.failure import Failure
 
 DOMAIN_VARIABLE = "RELAY_SENDMAIL_DOMAIN"

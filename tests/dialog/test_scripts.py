@@ -2,7 +2,7 @@
 
 A script is what a client and the relay say to each other, in order:
 
-    auth: optional          what the listener offers (hostname, auth, starttls, plain_auth, recipients, message_size)
+    auth: optional          what the listener offers (any of DEFAULTS)
     C: EHLO client          the client sends this line and CRLF
     R: MAIL FROM:<>\\n       the client sends exactly these octets (Python escapes)
     S: 250 *                the relay's next reply line, with shell-style wildcards
@@ -30,6 +30,7 @@ from tests.support.decisions import decision
 SCRIPTS = sorted(Path(__file__).parent.glob("*.dlg"))
 DEFAULTS = {
     "hostname": "relay.test",
+    "origin": "",
     "auth": "optional",
     "starttls": "no",
     "plain_auth": "yes",
@@ -48,6 +49,7 @@ class Stage:
             starttls=options["starttls"] == "yes",
             envelope=EnvelopeLimits(int(options["message_size"]), int(options["recipients"])),
             data=DataLimits(int(options["message_size"]), 10_000),
+            origin=options["origin"] or None,
         )
         self.dialogue = Dialogue(settings, lambda path: decision(), self, plain_auth=options["plain_auth"] == "yes")
         self.tolerances: list[str] = []

@@ -9,7 +9,8 @@ import warnings
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support.running import port_of, relay_to, sandbox_with
+from relay.explain import explain
+from tests.support.running import configuration, port_of, relay_to, sandbox_with
 from tests.support.wire import MESSAGE, starttls, talk
 
 ODD = (
@@ -157,3 +158,33 @@ async def test_a_name_without_a_domain(tmp_path):
     assert b"501 5.1.3 bad recipient address: <root> has no domain" in heard
     assert b"250 2.0.0 OK " in heard
     assert [one.recipients for one in sandbox.accepted] == [("postmaster@relay.test",)]
+
+
+async def test_names_get_the_domain_of_their_listener(tmp_path):
+    """In the envelope and in the header, before it is asked who may send as whom; elsewhere they are refused."""
+    sections = {
+        "listeners": [
+            {"address": "127.0.0.1:0", "origin": "example.com"},
+            {"name": "strict", "address": "127.0.0.1:0"},
+        ],
+        "identities": [{"match": {"mail_from": "scanner@example.com"}, "senders": ["scanner@example.com"]}],
+    }
+    said = (
+        b"EHLO c.example.com\r\nMAIL FROM:<scanner>\r\nRCPT TO:<root>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"
+        b"From: Scanner <scanner>\r\nTo: root, b@example.net\r\nSubject: root\r\n\r\nroot\r\n.\r\nQUIT\r\n"
+    )
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox, **sections) as relay:
+        heard = await talk(port_of(relay), said)
+        strict = await talk(port_of(relay, "strict"), said)
+        asked = {"login": None, "mail_from": "scanner", "client": None, "listener": None, "header_from": "scanner"}
+        text, passes = explain(configuration(sandbox, **sections), **asked)
+
+    assert b"250 2.0.0 OK " in heard
+    assert b"501 5.1.7 bad sender address: <scanner> has no domain" in strict
+    (message,) = sandbox.accepted
+    assert (message.reverse_path, message.recipients) == ("scanner@example.com", ("root@example.com", "b@example.net"))
+    header = b"From: Scanner <scanner@example.com>\r\nTo: root@example.com, b@example.net\r\nSubject: root\r\n"
+    assert header in message.content
+    assert "no-domain" in counted(relay)
+    assert passes
+    assert "MAIL FROM:<scanner@example.com>" in text

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from relay.core.headers import (
     LONGEST_FROM,
+    LONGEST_LIST,
     count_received,
     field_values,
     from_addresses,
+    with_domains,
     without_blind_copies,
     without_sparkpost_fields,
 )
@@ -217,3 +219,37 @@ def test_what_is_for_sparkpost_itself_is_found_and_taken_out():
 
     assert without_sparkpost_fields(theirs + mine + theirs) == mine
     assert field_values(theirs + mine, b"X-MSYS-API") == [b' {"a":\r\n 1}\r']
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (b"From: scanner\r\n", b"From: scanner@b.c\r\n"),
+        (b"FROM:\r\n\tscanner (1st floor)\r\n", b"FROM:\r\n\tscanner@b.c (1st floor)\r\n"),
+        (b"To : root, Boss <boss>,\r\n a@d.e\r\n", b"To : root@b.c, Boss <boss@b.c>,\r\n a@d.e\r\n"),
+        (b"Cc: team: x, y;\r\nReply-To: z\r\n", b"Cc: team: x@b.c, y@b.c;\r\nReply-To: z@b.c\r\n"),
+        (b"Resent-From: x\r\nSender: \xe4 <y>\r\n", b"Resent-From: x@b.c\r\nSender: \xe4 <y@b.c>\r\n"),
+    ],
+)
+def test_names_get_a_domain(header, expected):
+    """In every field that has addresses, folds and comments where they were."""
+    assert with_domains(header, "b.c") == expected
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"From: a@d.e\r\nTo: undisclosed-recipients:;\r\n",
+        b"From: John Doe\r\n",
+        b"From: =?utf-8?Q?J=C3=BCrgen?=\r\n",
+        b"To:\r\nCc: \r\nSubject: root\r\nX-To: root\r\nIn-Reply-To: x\r\n",
+        b"From root Mon Jan  1 00:00:00 2024\r\n",
+        b"To: <root\r\n",
+        b"To: x\xe4\r\n",
+        b"To: " + b"x" * LONGEST_LIST + b"\r\n",
+    ],
+)
+def test_what_is_no_list_of_addresses_stays_as_it_was(header):
+    """And so does a list whose addresses all have their domain."""
+    assert with_domains(header, "b.c") == header

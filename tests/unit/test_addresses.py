@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.sendmail.addresses import AddressError, completed, key, parse_list
+from relay.addresses import AddressError, completed, key, parse_list
 
 
 @pytest.mark.parametrize(
