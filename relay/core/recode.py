@@ -13,6 +13,7 @@ next hop does not offer 8BITMIME (RFC 6152 §3). Both are mended entity by entit
       preamble and epilogue                 8-bit octets become "?"
     header lines                            folded at white space, or anywhere if there is none
     8-bit in header lines                   encoded words (RFC 2047); in parameters as RFC 2231 has it; "?" in addresses
+    8-bit in boundaries                     "?", where they are declared and where they stand: they are no text
 
 Two passes over the same content: the first finds out which entities offend, the second writes. Content is a series of
 lines ended by CRLF; only one piece of it, and the header section of one entity, are held at a time.
@@ -87,7 +88,7 @@ def _rewritten(chunks: Iterable[bytes], facts: Iterator[Entity], *, eight_bit_ok
             case Part.BODY:
                 yield encoder.lines(octets)
             case Part.BETWEEN:
-                yield octets + b"\r\n"
+                yield (octets if eight_bit_ok else _without_eight_bit(octets)) + b"\r\n"
             case Part.HEADER:
                 continue
     yield encoder.end()
@@ -311,10 +312,16 @@ def _flush(run: bytearray, result: bytearray, charset: str) -> None:
 
 
 def _extended(found: re.Match[bytes], charset: str) -> bytes:
-    """A parameter with 8-bit octets in its value, in the form that RFC 2231 has for them; any other as it is."""
+    """A parameter with 8-bit octets in its value, in the form that RFC 2231 has for them; any other as it is.
+
+    A boundary is compared octet by octet, and readers look for it as it stands.
+    """
     space, name, value = found.groups()
     if value.isascii():
         return found[0]
+    if name.lower() == b"boundary":
+        value = _without_eight_bit(value)
+        return b";%s%s=%s" % (space, name, value if value.startswith(b'"') else b'"%s"' % value.strip())
     value = re.sub(rb"\\(.)", rb"\1", value[1:-1]) if value.startswith(b'"') else value.strip()
     octets = _NOT_EXTENDED.sub(lambda one: b"%%%02X" % one[0][0], value)
     return b";%s%s*=%s''%s" % (space, _without_eight_bit(name), charset.encode(), octets)

@@ -246,6 +246,24 @@ async def test_eight_bit_mail_arrives_as_the_same_text(tmp_path):
     assert message.get_content().replace("\r\n", "\n") == text.replace("\r\n", "\n")
 
 
+async def test_a_boundary_outside_ascii_hinders_nobody(tmp_path):
+    """It goes as the same parts, at once, and nothing is held up by it."""
+    part = b"--gr\xfc\xdfe\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n%s\r\n"
+    content = (
+        b'From: a@example.com\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="gr\xfc\xdfe"\r\n\r\n'
+        + part % b"one"
+        + part % b"two"
+        + b"--gr\xfc\xdfe--\r\n"
+    )
+    async with blocked(tmp_path) as (sandbox, relay):
+        code, _ = await send(port_of(relay), content=content)
+
+    (accepted,) = sandbox.accepted
+    message = email.message_from_bytes(accepted.content, policy=email.policy.SMTP)
+    assert code == 250
+    assert [one.get_content().strip() for one in message.iter_parts()] == ["one", "two"]
+
+
 def raw_send(port: int, stuffed: bytes) -> tuple[int, bytes]:
     """A message whose dots the caller has stuffed itself."""
     with smtplib.SMTP("127.0.0.1", port, timeout=60) as client:

@@ -173,6 +173,27 @@ def test_long_header_lines_are_folded(field):
     assert unfolded.replace(b" ", b"") == field.replace(b" ", b"")
 
 
+@pytest.mark.parametrize("boundary", [b'"gr\xfc\xdfe"', b"gr\xfc\xdfe", '"grüße"'.encode(), b'"a \\"\xfc\\" b"'])
+def test_a_boundary_stays_the_one_that_is_declared(boundary):
+    """It is compared octet by octet: 8-bit ones are replaced alike in the header field and between the parts."""
+    line = b"--" + re.sub(rb"\\(.)", rb"\1", boundary.strip(b'"'))
+    part = line + b"\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nK\xc3\xb6ln\r\n"
+    content = (
+        PLAIN
+        + b"Content-Type: multipart/mixed;\r\n boundary="
+        + boundary
+        + b"; x=y\r\n\r\n"
+        + part * 2
+        + line
+        + b"--\r\n"
+    )
+    octets = recoded(content, eight_bit_ok=False)
+
+    assert_travels(octets, eight_bit_ok=False)
+    assert leaves(octets) == [("text/plain", "Köln".encode())] * 2
+    assert b"boundary*" not in octets
+
+
 @pytest.mark.parametrize(
     ("field", "seen"),
     [
@@ -262,7 +283,15 @@ LINE = st.one_of(
     st.sampled_from([b"", b".", b"From me", b"trailing  ", b"=", "Köln".encode(), b"--"]),
 )
 BROKEN = st.sampled_from(
-    [b"Content-Type: multipart/mixed; boundary=b0", b"Content-Type: message/rfc822", b"--b0", b"--b0--", b" folded"]
+    [
+        b"Content-Type: multipart/mixed; boundary=b0",
+        b'Content-Type: multipart/mixed; boundary="b\xfc"',
+        b"Content-Type: message/rfc822",
+        b"--b0",
+        b"--b0--",
+        b"--b\xfc",
+        b" folded",
+    ]
 )
 BODY = st.lists(LINE, max_size=6).map(lambda lines: b"".join(line + b"\r\n" for line in lines))
 
