@@ -79,7 +79,7 @@ class HttpChannel:
         self, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort
     ) -> AttemptReport:
         url = self._api_url(login)
-        with tempfile.SpooledTemporaryFile(2 * _SMALL) as encoded:
+        with _scratch() as encoded:
             try:
                 headers = _headers(login)
                 asked = wishes(message.content.header)
@@ -92,9 +92,14 @@ class HttpChannel:
                 else:
                     await asyncio.to_thread(_encode, message.content, encoded)
             except NotOverHttps as reason:
-                outcome = classify(Failure(Phase.REQUEST, FailureKind.SMTP_ONLY, f"not sent over HTTPS: {reason}"))
-                return AttemptReport(tuple((recipient, outcome) for recipient in recipients))
-            return await self._send_all(url, headers, encoded, recipients, asked, login, effort)
+                failure = Failure(Phase.REQUEST, FailureKind.SMTP_ONLY, f"not sent over HTTPS: {reason}")
+            except OSError as error:
+                text = f"the content cannot be read, or not be put together for HTTPS: {error.strerror}"
+                failure = Failure(Phase.REQUEST, FailureKind.LOST, text)
+            else:
+                return await self._send_all(url, headers, encoded, recipients, asked, login, effort)
+        outcome = classify(failure)
+        return AttemptReport(tuple((recipient, outcome) for recipient in recipients))
 
     async def _send_all(
         self,
@@ -285,12 +290,26 @@ def _headers(login: Login) -> dict[str, str]:
     return headers if subaccount is None else {**headers, "X-MSYS-SUBACCOUNT": str(subaccount)}
 
 
+@contextlib.contextmanager
+def _scratch() -> Iterator[IO[bytes]]:
+    """Room for a message that is encoded, in memory while it is small. What its end comes to changes nothing."""
+    file = tempfile.SpooledTemporaryFile(2 * _SMALL)  # noqa: SIM115 - its close must not raise
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(OSError):
+            file.close()
+
+
 def _encode(content: Content, target: IO[bytes]) -> None:
-    """Write the message as JSON text; raises NotOverHttps if it is too large only because of what HTTPS makes of it."""
+    """Write the message as JSON text; raises OSError where content cannot be read or written, and NotOverHttps if it is
+    too large only because of what HTTPS makes of it.
+    """
     size = 0
     for piece in mime(content):
         size += len(piece)
         target.write(json_text(piece))
+    target.flush()
     if content.size < size > LARGEST:
         raise NotOverHttps("re-encoded for it, the message is larger than SparkPost takes")
 

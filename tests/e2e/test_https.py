@@ -7,6 +7,7 @@ import email.policy
 import itertools
 import json
 import smtplib
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -500,6 +501,23 @@ async def test_no_answer_is_ambiguous(tmp_path, recipient, taken):
     assert [line.outcome for line in entry.history] == ["ambiguous"]
     assert requests(sandbox) == 1
     assert [one.ambiguous for one in sandbox.accepted] == [True] * taken
+
+
+async def test_no_room_to_put_a_large_message_together_is_an_attempt_that_failed(tmp_path, monkeypatch):
+    """It is told and counted, nobody is taken to have it, and it goes as soon as there is room."""
+    large = CONTENT + (b"x" * 70 + b"\r\n") * 9000
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    async with blocked(tmp_path, identities=[{"name": "bulk", "delivery": "queue"}]) as (sandbox, relay):
+        code, _ = await send(port_of(relay), content=large)
+        (before,) = await settled(relay, lambda found: found[0].attempts >= 2)
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        (after,) = await settled(relay, delivered)
+
+    assert code == 250
+    assert "No such file or directory" in before.history[0].reply
+    assert [line.outcome for line in before.history] == ["deferred"] * before.attempts
+    assert (before.maybe_twice, after.maybe_twice) == (False, False)
+    assert [one.recipients for one in sandbox.accepted] == [("b@example.net",)]
 
 
 # -- what HTTPS cannot carry ------------------------------------------------------------------------------------------
