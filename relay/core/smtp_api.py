@@ -5,15 +5,17 @@ within a text would change it: lines are folded between the tokens of the JSON o
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 NAME: Final = b"X-MSYS-API"
 BINDING: Final = "X-Binding"  # a header of its own, with which Enterprise accounts once chose a pool of IP addresses
 COPIES: Final = ("cc", "bcc", "archive")
 MAX_CAMPAIGN_ID: Final = 64  # bytes of UTF-8
+MAX_DEPTH: Final = 32  # objects and arrays within each other
 LONGEST: Final = 131_072  # octets; reading takes time on the loop, and a thousand copies fit in
 FIELDS: Final[Mapping[str, type]] = MappingProxyType(
     {"campaign_id": str, "metadata": dict, "tags": list, **dict.fromkeys(COPIES, list), "options": dict}
@@ -51,7 +53,8 @@ def read(value: bytes) -> dict[str, Any]:
     if len(value) > LONGEST:
         raise SmtpApiError(f"X-MSYS-API is limited to {LONGEST} octets")
     try:
-        document = json.loads(_FOLD.sub(b" ", value).decode("utf-8"), parse_constant=_no_constant)
+        text = _FOLD.sub(b" ", value).decode("utf-8")
+        document = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except RecursionError:
         raise SmtpApiError("JSON parsing error in X-MSYS-API: nested too deeply") from None
     except ValueError as error:
@@ -61,8 +64,12 @@ def read(value: bytes) -> dict[str, Any]:
     return known(document)
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+def _finite(text: str) -> float:
+    """A number; raises ValueError for those that Python reads and JSON has not."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number in JSON")
+    return number
 
 
 def known(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +81,17 @@ def known(document: Mapping[str, Any]) -> dict[str, Any]:
         raise SmtpApiError(f"smtpapi_campaign_id context is limited to {MAX_CAMPAIGN_ID} bytes")
     if not all(isinstance(tag, str) for tag in fields.get("tags", ())):
         raise SmtpApiError("X-MSYS-API 'tags' must be an array of strings")
+    if _deeper(fields, MAX_DEPTH):
+        raise SmtpApiError(f"X-MSYS-API may be nested {MAX_DEPTH} deep")
     return fields
+
+
+def _deeper(value: object, levels: int) -> bool:
+    """Is it nested deeper than so many levels? Not all that Python can read it can write again somewhere else."""
+    if not isinstance(value, (dict, list)):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_deeper(item, levels - 1) for item in inner)
 
 
 def _of_types(document: Mapping[str, Any], types: Mapping[str, type], prefix: str) -> dict[str, Any]:
