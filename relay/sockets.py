@@ -74,7 +74,9 @@ def _bind(host: str, port: int, backlog: int) -> socket.socket:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setblocking(False)
-        sock.bind((host, port))
+        # A link-local address is bound with the number of its interface, which `fe80::1%eth0` alone does not give.
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        sock.bind(socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=numeric)[0][4])
         sock.listen(backlog)
     except BaseException:
         sock.close()

@@ -25,9 +25,13 @@ log = structlog.get_logger()
 _BACKLOG: Final = 512
 _SYSTEMD_BACKLOG: Final = 4096  # systemd.socket(5), Backlog=: it is to hold who comes while the relay is replaced
 
+_NO_GROUP: Final = 2**32 - 1  # what chown(2) takes for "leave it as it is"
+
 _TCP_REMEDIES: Final[Mapping[int, str]] = {
     errno.EADDRINUSE: "another program listens there: stop it or choose another port",
     errno.EADDRNOTAVAIL: "this host has no such address: choose one of its own, or 0.0.0.0 for all",
+    errno.EINVAL: "a link-local address needs its interface: write it as [fe80::1%eth0]",
+    socket.EAI_NONAME: "this host has no such interface: choose one of its own",
     errno.EAFNOSUPPORT: "this host has no IPv6: choose an IPv4 address",
     errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE: choose a port above, or grant the capability",
 }
@@ -74,7 +78,8 @@ def place_of(sock: socket.socket) -> str:
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"unix:{name if isinstance(name, str) else '@' + name[1:].decode(errors='replace')}"
-    return f"[{name[0]}]:{name[1]}" if sock.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
+    host, port = socket.getnameinfo(name, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)  # with its interface, if any
+    return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
 
 
 class TcpDoor:
@@ -134,9 +139,12 @@ class UnixDoor:
         if self._group is None:
             return None
         try:
-            return int(self._group) if self._group.isdecimal() else grp.getgrnam(self._group).gr_gid
+            gid = int(self._group) if self._group.isdecimal() else grp.getgrnam(self._group).gr_gid
         except KeyError:
-            raise self._problem(f"there is no group {self._group} on this host") from None
+            gid = _NO_GROUP
+        if gid >= _NO_GROUP:
+            raise self._problem(f"there is no group {self._group} on this host")
+        return gid
 
     def _remedy(self, error: OSError) -> str:
         if self._group is not None and error.errno in (errno.EPERM, errno.EINVAL):

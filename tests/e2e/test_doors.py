@@ -122,6 +122,17 @@ async def test_the_group_is_the_one_that_is_written_down(tmp_path, group):
         assert path.stat().st_gid == 8
 
 
+@pytest.mark.parametrize("group", ["no-such-group", "4294967295", "99999999999"])
+async def test_a_group_that_cannot_be_is_named(tmp_path, group):
+    """The highest number would leave the group as it is, and higher ones are none."""
+    async with sandbox_with(tmp_path / "tls") as sandbox:
+        with pytest.raises(BindError, match=f"there is no group {group} on this host"):
+            async with relay_to(sandbox, **listener(tmp_path / "smtp.sock", group=group)):
+                pass
+
+    assert not (tmp_path / "smtp.sock").exists()
+
+
 async def test_who_is_at_the_other_end_is_an_identity(tmp_path):
     """The first rule that names the client's user decides, as explain says."""
     path = tmp_path / "smtp.sock"
@@ -299,16 +310,56 @@ async def test_all_of_ipv6_is_no_ipv4(tmp_path):
 
 
 @ROOT
-@pytest.mark.parametrize(("address", "status"), [("localhost:2525", 0), ("[::1]:2525", 69)])
-async def test_on_a_host_without_ipv6(tmp_path, address, status):
+@pytest.mark.parametrize(
+    ("address", "status", "words"),
+    [
+        ("localhost:2525", 0, ""),
+        ("[::1]:2525", 69, "cannot bind ::1 port 2525: this host has no such address"),
+    ],
+)
+async def test_on_a_host_without_ipv6(tmp_path, address, status, words):
     """localhost is 127.0.0.1, and the log says so; what was asked for by its IPv6 address must be had."""
-    prefix = [
-        "unshare",
-        "--net",
-        "sh",
-        "-c",
-        "ip link set lo up && sysctl -qw net.ipv6.conf.all.disable_ipv6=1 && exec $0 $@",
-    ]
+    ended, said = await served_in_a_namespace("sysctl -qw net.ipv6.conf.all.disable_ipv6=1", address)
+
+    assert ended == status, said
+    if status:
+        assert f"listener local: {words}" in said[-1]
+    else:
+        (warning,) = [json.loads(line) for line in said if "listener.no_ipv6" in line]
+        assert (warning["level"], warning["listener"], warning["address"]) == ("warning", "local", address)
+        assert listening_at(said) == ["127.0.0.1:2525"]
+
+
+@ROOT
+@pytest.mark.parametrize(
+    ("address", "status", "words"),
+    [
+        ("[fe80::5%lo]:2525", 0, ""),
+        ("[fe80::5]:2525", 69, "cannot bind fe80::5 port 2525: a link-local address needs its interface"),
+        ("[fe80::5%nowhere]:2525", 69, "cannot bind fe80::5%nowhere port 2525: this host has no such interface"),
+    ],
+)
+async def test_a_link_local_address_has_its_interface(tmp_path, address, status, words):
+    """The same address may be at several; which one is meant stands behind it."""
+    ended, said = await served_in_a_namespace(
+        "ip addr add fe80::5/64 dev lo nodad", address, RELAY_NETWORKS="fe80::/64"
+    )
+
+    assert ended == status, said
+    if status:
+        assert f"listener local: {words}" in said[-1]
+    else:
+        assert listening_at(said) == [address]
+
+
+def listening_at(said: list[str]) -> list[str]:
+    (started,) = [json.loads(line) for line in said if "relay.started" in line]
+    return started["listeners"]["local"]
+
+
+async def served_in_a_namespace(prepared_by: str, address: str, **environ: str) -> tuple[int, list[str]]:
+    """`serve` in a network of its own, ended as soon as it has started: its exit status, and what it said."""
+    prefix = ["unshare", "--net", "sh", "-c", f"ip link set lo up && {prepared_by} && exec $0 $@"]
     try:
         await asyncio.to_thread(subprocess.run, [*prefix, "true"], check=True, capture_output=True, timeout=30)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -321,7 +372,8 @@ async def test_on_a_host_without_ipv6(tmp_path, address, status):
             "RELAY_LISTEN": address,
             "RELAY__SPOOL__URL": "none",
             "RELAY__ADMIN__ADDRESS": "null",
-        },
+        }
+        | environ,
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None
@@ -331,13 +383,4 @@ async def test_on_a_host_without_ipv6(tmp_path, address, status):
             said.append(line.decode())
             if '"relay.started"' in said[-1]:
                 process.terminate()
-        ended = await process.wait()
-
-    assert ended == status, said
-    if status:
-        assert "listener local: cannot bind ::1 port 2525: this host has no such address" in said[-1]
-    else:
-        (warning,) = [json.loads(line) for line in said if "listener.no_ipv6" in line]
-        assert (warning["level"], warning["listener"], warning["address"]) == ("warning", "local", address)
-        (started,) = [json.loads(line) for line in said if "relay.started" in line]
-        assert started["listeners"] == {"local": ["127.0.0.1:2525"]}
+        return await process.wait(), said
