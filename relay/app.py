@@ -38,10 +38,11 @@ from relay.delivery.upkeep import Upkeep
 from relay.ingress.activation import Activation
 from relay.ingress.auth import PassthroughAuthenticator, PasswordAuthenticator
 from relay.ingress.bans import FailedLogins
+from relay.ingress.certificate import ServerTls
 from relay.ingress.data import DataLimits
 from relay.ingress.doors import door_of
 from relay.ingress.intake import CutThrough, SpooledIntake
-from relay.ingress.listener import Admission, Connections, Listener, tls_context
+from relay.ingress.listener import Admission, Connections, Listener
 from relay.ingress.memory import DataMemory
 from relay.ingress.oddities import Oddities
 from relay.ingress.reception import Reception
@@ -70,7 +71,7 @@ log = structlog.get_logger()
 
 # The relay before this one may have the spool until it has done what it has in hand; a command has it for a moment.
 HANDOVER: Final = 2.0  # seconds beyond drain_timeout
-KEY_FILES_INTERVAL: Final = 1.0  # seconds between looks at the files that hold API keys
+FILES_INTERVAL: Final = 1.0  # seconds between looks at the files that hold API keys and certificates
 
 
 class UpstreamWatch:
@@ -108,6 +109,7 @@ class Relay:
         self._identities = Identities.from_config(config)
         self._resolver = PolicyResolver.from_config(config, self._identities, self._credentials)
         self._key_files = KeyFiles(references or {}, os.environ, self._key_changed, self._key_unreadable)
+        self._certificates: list[ServerTls] = []
         self._activation = Activation(os.environ)
         self._connections = Connections()
         self._quotas = Quotas()
@@ -163,7 +165,7 @@ class Relay:
             self.queue = self._build_queue(self.spool, route)
             intake = SpooledIntake(route, self.queue)
         self._run(self._prober.run())
-        self._run(self._watch_key_files())
+        self._run(self._watch_files())
         reception = Reception(config.hostname, intake, self._clock, self.metrics, self._quotas)
         await self._start_admin()
         for section in config.listeners:
@@ -206,7 +208,9 @@ class Relay:
         return queue
 
     async def _open(self, section: ListenerConfig, reception: Reception) -> None:
-        tls = tls_context(section.tls) if section.tls.mode != "none" else None
+        tls = ServerTls(section.name, section.tls) if section.tls.mode != "none" else None
+        if tls is not None:
+            self._certificates.append(tls)
         listener = Listener(section.name, door_of(section, self._activation), section.proxy_protocol)
         self.listeners.append(listener)
         limits = self._config.limits
@@ -300,10 +304,12 @@ class Relay:
         if self.queue is not None:
             self.queue.wake()
 
-    async def _watch_key_files(self) -> None:
+    async def _watch_files(self) -> None:
         while True:
-            await self._clock.sleep(KEY_FILES_INTERVAL)
+            await self._clock.sleep(FILES_INTERVAL)
             self._key_files.look()
+            for certificate in self._certificates:
+                certificate.look()
 
     def _key_changed(self, credential: str, key: Secret) -> None:
         if self._credentials.change_key(credential, key):

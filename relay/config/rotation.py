@@ -12,7 +12,7 @@ from relay.config.problems import Path
 from relay.config.secrets import SecretError, is_stream, read_reference, reference_file
 from relay.core.secret import Secret
 
-_Signature = tuple[int, int, int, int] | None
+Signature = tuple[int, int, int, int] | None
 
 
 class KeyFiles:
@@ -39,7 +39,7 @@ class KeyFiles:
             if path[0] == "credentials" and path[2:] == ("api_key",)
             if (file := reference_file(reference, environ)) is not None
         }
-        self._seen: dict[str, _Signature] = {}
+        self._seen: dict[str, Signature] = {}
 
     def look(self) -> None:
         """Read what has changed since the last look.
@@ -47,7 +47,7 @@ class KeyFiles:
         The first look reads every file: one may have changed since the configuration was loaded.
         """
         for name, (reference, file) in self._files.items():
-            signature = _signature(file)  # before the file is read, so that a change meanwhile is seen next time
+            signature = signature_of(file)  # before the file is read, so that a change meanwhile is seen next time
             if name in self._seen and signature == self._seen[name]:
                 continue
             self._seen[name] = signature
@@ -61,7 +61,8 @@ class KeyFiles:
                 self._changed(name, key)
 
 
-def _signature(file: str) -> _Signature:
+def signature_of(file: str) -> Signature:
+    """What is another one as soon as the file is another one, or has changed; None if it is not there."""
     try:
         status = os.stat(file)
     except OSError:

@@ -3,12 +3,11 @@
 import asyncio
 import itertools
 import socket
-import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from relay.config import IPNetwork, ListenerTls
+from relay.config import IPNetwork
 from relay.core import reply
 from relay.core.reply import Reply
 from relay.ingress.doors import Door, place_of
@@ -135,22 +134,6 @@ def _accepts(sock: socket.socket) -> bool:
         return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
     except OSError:
         return False
-
-
-def tls_context(section: ListenerTls) -> ssl.SSLContext:
-    """The server side of TLS as a listener's section says; the configuration has been checked to load."""
-    assert section.certificate is not None
-    assert section.key is not None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    if section.legacy:
-        # OpenSSL 3 has TLS 1.0 and 1.1 at security level 0 alone: their handshakes are signed over SHA-1 and MD5.
-        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-        context.options |= ssl.OP_NO_SSLv3
-        context.set_ciphers("DEFAULT:@SECLEVEL=0")
-    else:
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(section.certificate, section.key)
-    return context
 
 
 def _factory(

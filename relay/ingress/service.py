@@ -1,6 +1,5 @@
 """What the sessions of one listener share."""
 
-import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ from relay.core.reply import Reply
 from relay.core.secret import Secret
 from relay.ingress.auth import Authenticated
 from relay.ingress.bans import FailedLogins
+from relay.ingress.certificate import ServerTls
 from relay.ingress.oddities import Oddities
 from relay.ingress.reception import Reception
 from relay.ingress.steps import DialogueSettings
@@ -48,7 +48,7 @@ class Service:
 
     listener: str
     settings: DialogueSettings
-    tls: ssl.SSLContext | None
+    tls: ServerTls | None
     implicit_tls: bool
     identities: Identities
     bearer: Callable[[Decision, Login | None], Bearer]

@@ -283,7 +283,11 @@ class SmtpSession(SMTP):
         assert self._service.tls is not None
         self._securing = self._reading_paused = True  # the ClientHello is for TLS to read
         handshake = serve_tls(
-            self._wire, self, self._service.tls, handshake_seconds=HANDSHAKE_SECONDS, close_seconds=CLOSE_SECONDS
+            self._wire,
+            self,
+            self._service.tls.context,
+            handshake_seconds=HANDSHAKE_SECONDS,
+            close_seconds=CLOSE_SECONDS,
         )
         return self._end_handshake(handshake)
 

@@ -51,6 +51,7 @@ UPSTREAM_NO_GRANT: Final = "upstream.no_grant"
 CREDENTIAL_REFUSED: Final = "credential.refused"
 CREDENTIAL_RESTORED: Final = "credential.restored"
 CREDENTIAL_ROTATED: Final = "credential.rotated"
+CONFIG_RELOADED: Final = "config.reloaded"
 TOLERANCE: Final = "tolerance"
 RELAY_STARTED: Final = "relay.started"
 RELAY_STOPPING: Final = "relay.stopping"
@@ -91,6 +92,7 @@ EVENTS: Final[Mapping[str, str]] = {
     CREDENTIAL_REFUSED: "SparkPost refused a login",
     CREDENTIAL_RESTORED: "SparkPost accepts a login that it had refused",
     CREDENTIAL_ROTATED: "a credential has another key from now on, because its file has changed, or cannot be read",
+    CONFIG_RELOADED: "a listener has another certificate from now on, as its files have changed, or cannot be used",
     TOLERANCE: "a leniency was shown to a client",
     RELAY_STARTED: "all listeners are open",
     RELAY_STOPPING: "a signal to stop has come; messages in flight are finished first",
