@@ -36,6 +36,7 @@ _PIECE: Final = 64 * 1024
 _SMALL: Final = 256 * 1024  # content that is encoded at once, and in memory
 _LEAST_PATIENCE: Final = 0.5  # seconds: once there is a connection to be had, it gets a fair chance
 _UNDERSTOOD: Final = frozenset({400, 413, 422})  # the key was good for asking
+_OURS: Final = frozenset({FailureKind.LEASE, FailureKind.WITHHELD})  # not sent, and the next is not for the same reason
 _BROKEN: Final = (aiohttp.ClientError, OSError, ValueError)  # TimeoutError is an OSError
 
 
@@ -359,7 +360,7 @@ def _hopeless(outcomes: Sequence[Outcome]) -> Outcome | None:
             faults = [one.scope for one in outcomes[-2:]]
             hopeless = last.scope in (Scope.LOGIN, Scope.CREDENTIAL) or faults == [Scope.ENDPOINT, Scope.ENDPOINT]
             return last if hopeless else None
-        case Failure(phase=Phase.REQUEST | Phase.RESPONSE, kind=kind) if kind is not FailureKind.LEASE:
+        case Failure(phase=Phase.REQUEST | Phase.RESPONSE, kind=kind) if kind not in _OURS:
             text = f"not tried, as another request failed: {last.fact}"
             return classify(Failure(Phase.REQUEST, FailureKind.WITHHELD, text))
         case _:
