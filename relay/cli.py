@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from relay import __version__, is_compiled
+from relay import __version__, is_compiled, streams
 from relay.options import EX_CONFIG, EX_UNAVAILABLE, ConfigOption, fail, load_config, load_places
 from relay.queue_cli import queue
 
@@ -33,9 +33,7 @@ cli.add_typer(queue, name="queue")
 
 def main() -> None:
     """The `sparkpost-relay` program."""
-    if sys.stdin is None:  # its descriptor is closed: nothing to read, and nothing else shall become descriptor 0
-        sys.stdin = open(os.devnull)  # noqa: SIM115 - for as long as the program runs
-    cli()
+    streams.run(cli)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -88,7 +86,7 @@ def serve(config: ConfigOption = None) -> None:
 
     loaded = load_config(config)
     if (problem := scratch_problem()) is not None:
-        print(f"warning: {problem}", file=sys.stderr)
+        streams.tell(f"warning: {problem}")
     try:
         status = _run(run(loaded))
     except (AdminUnavailable, BindError, SpoolFull, SpoolInUse) as error:

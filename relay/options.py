@@ -1,10 +1,11 @@
 """What the commands share on the command line: the configuration they mean, and how they end."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
+
+from relay.streams import tell
 
 if TYPE_CHECKING:
     from relay.config import Config, Loaded
@@ -31,7 +32,7 @@ def load_config(path: Path | None) -> "Loaded":
     except ConfigError as error:
         fail(str(error), EX_CONFIG)
     for warning in loaded.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        tell(f"warning: {warning}")
     return loaded
 
 
@@ -46,5 +47,5 @@ def load_places(path: Path | None) -> "Config":
 
 
 def fail(text: str, status: int) -> NoReturn:
-    print(text, file=sys.stderr)
+    tell(text)
     raise typer.Exit(status)

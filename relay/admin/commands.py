@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from relay.admin import tables
 from relay.admin.queues import FAILED, Queue
 from relay.core.lifecycle import Event, State
+from relay.streams import tell
 
 PAGE: Final = 500
 BATCH: Final = 100  # messages moved at once
@@ -98,7 +99,7 @@ def move(queue: Queue, command: Event, queue_ids: Sequence[str], *, as_json: boo
     moved = [one for batch in _batches(queue_ids) for one in queue.move(command, batch)]
     for one in moved:
         if "error" in one:
-            print(tables.printable(one["error"]), file=sys.stderr)
+            tell(tables.printable(one["error"]))
         elif not as_json:
             print(f"{tables.printable(one['id'])} {_became(command, one['state'])}")
     if as_json:

@@ -126,6 +126,64 @@ async def test_a_password_that_cannot_be_read(command, said):
     assert "Traceback" not in err.decode()
 
 
+@pytest.mark.parametrize("command", ["--version", "--help", "check-config", "explain", "hash-password", "demo"])
+async def test_output_that_cannot_be_written_is_one_line(command):
+    """A full disk behind stdout is said on stderr, with 1; a reader who has seen enough is not told of it."""
+    program = f"printf 'secret\\n' | sparkpost-relay {command}"
+    full = await shell(f"{program} > /dev/full", SPARKPOST_API_KEY=KEY)
+    closed = await shell(f"{program} >&-", SPARKPOST_API_KEY=KEY)
+    gone = await shell(f"{program} | true", SPARKPOST_API_KEY=KEY)
+
+    assert full == (1, "the output cannot be written: No space left on device\n")
+    assert closed == (0, "")
+    assert gone == (0, "")
+
+
+@pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&-", "<&- >&- 2>&-"])
+async def test_a_warning_for_which_there_is_no_room_stops_nothing(tmp_path, stderr):
+    """The status tells of problems all the same; and a relay starts and ends as it should."""
+    settings = {"SPARKPOST_API_KEY": KEY, "RELAY_LISTEN": "127.0.0.1:0", "RELAY__ADMIN__ADDRESS": "127.0.0.1:0"}
+    settings |= {"RELAY__SPOOL__URL": f"sqlite:{tmp_path}/spool.db", "RELAY__LIMITS__MESSAGE_SIZE": "30MB"}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        relay = await asyncio.create_subprocess_exec(
+            *["sh", "-c", f"exec {sys.executable} -m relay serve {stderr}"],
+            env=clean(NOTIFY_SOCKET=str(tmp_path / "notify"), **settings),
+        )
+        ready = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(systemd, 1000), 20)
+        relay.terminate()
+        status = await asyncio.wait_for(relay.wait(), 20)
+
+    assert (await shell(f"sparkpost-relay check-config {stderr}"))[0] == 78
+    assert b"READY=1" in ready
+    assert status == 0
+
+
+async def test_a_character_that_the_terminal_does_not_know_is_shown_escaped():
+    """As a login beyond Latin-1 in an old locale."""
+    status, err = await shell(
+        "sparkpost-relay explain --login f\u00fcr-3", SPARKPOST_API_KEY=KEY, PYTHONIOENCODING="ascii"
+    )
+
+    assert (status, err) == (1, "")
+
+
+async def shell(script: str, **environ: str) -> tuple[int, str]:
+    """Exit status and stderr of a script."""
+    process = await asyncio.create_subprocess_exec(
+        "sh",
+        "-c",
+        script.replace("sparkpost-relay", f"{sys.executable} -m relay"),
+        env=clean(**environ),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, err = await asyncio.wait_for(process.communicate(), 40)
+    assert process.returncode is not None
+    return process.returncode, err.decode()
+
+
 async def test_explain_names_rule_and_login(tmp_path):
     """Exit 0 for what passes, 1 for what does not, and why."""
     path = tmp_path / "relay.yaml"
