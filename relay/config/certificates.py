@@ -1,7 +1,9 @@
 """Certificates and authorities on disk: do they load, do they fit, are they still valid."""
 
 import datetime
+import os
 import ssl
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -65,6 +67,8 @@ def examine_authorities(path: str) -> Flaw | None:
 
 def _unreadable(path: str, key: str) -> Flaw | None:
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # it is read more than once, and a pipe would be waited for
+            return Flaw(f"{path} is not a file: name the PEM file itself", key)
         with open(path, "rb"):
             return None
     except OSError as error:

@@ -16,6 +16,7 @@ from relay.config.problems import ConfigError, Origin, Path, Problem
 
 _TAG: Final = "tag:yaml.org,2002:"
 _GONE: Final = object()
+_LONGEST_NUMBER: Final = 100  # digits
 
 _SYNTAX: Final[Mapping[str, str]] = {
     r"'\\t'": "a tab: YAML is indented with spaces only",
@@ -150,6 +151,15 @@ def _line_of(text: str | bytes, position: int) -> int:
     return (before.count("\n") if isinstance(before, str) else before.count(b"\n")) + 1
 
 
+def _flaw(node: yaml.ScalarNode) -> str | None:
+    """Why a scalar can be no value of a configuration, if so: escapes in double quotes can make what no text has."""
+    if node.tag in (_TAG + "int", _TAG + "float") and len(node.value) > _LONGEST_NUMBER:
+        return "a number of so many digits is more than anything can be"
+    if "\0" in node.value or any("\ud800" <= character <= "\udfff" for character in node.value):
+        return "a NUL or half a character stands in it, which no text has: look at its escapes (\\0, \\ud800)"
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Builder:
     """Turns nodes into values, and notes where each was."""
@@ -164,6 +174,8 @@ class _Builder:
             return self.mapping(node, path, (*above, node))
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
             return [self.item(item, (*path, index), (*above, node)) for index, item in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode) and (flaw := _flaw(node)) is not None:
+            return self.complain(node, path, flaw)
         try:
             return _SCALARS[node.tag](node.value)
         except (KeyError, TypeError, ValueError):
@@ -178,6 +190,9 @@ class _Builder:
         for name_node, value_node in node.value:
             if not isinstance(name_node, yaml.ScalarNode):
                 self.complain(name_node, path, "a key is one word, not a list or a mapping")
+                continue
+            if (flaw := _flaw(name_node)) is not None:
+                self.complain(name_node, path, flaw)
                 continue
             name = str(name_node.value)
             inner = (*path, name)

@@ -10,6 +10,7 @@ from relay.config import check, environment, secrets, validation
 from relay.config.document import Document, parse
 from relay.config.keys import is_secret
 from relay.config.model import Config
+from relay.config.pipes import read_patiently
 from relay.config.problems import ConfigError, Origin, Path, Problem
 from relay.core.secret import Secret
 
@@ -83,7 +84,9 @@ def _may_exist(place: str) -> bool:
 def _read(source: str) -> Document:
     """The document of a file; raises ConfigError where it is none."""
     try:
-        octets = FilePath(source).read_bytes()
+        octets = read_patiently(FilePath(source))
+    except TimeoutError:
+        raise ConfigError([Problem(Origin(source), (), "cannot be read: nobody writes into this pipe")]) from None
     except OSError as error:
         text = (
             f"cannot be read: {error.strerror}. The file is named by --config, else ${CONFIG_VARIABLE}, else it is "

@@ -93,7 +93,8 @@ def _bounce_address(value: object) -> str:
 def _spool_url(value: object) -> str:
     if isinstance(value, str) and (value == "none" or re.fullmatch(r"sqlite:(?!//|:).*[^/]", value)):
         return value
-    raise ValueError(f"{value!r} is not a spool: write sqlite:/var/lib/sparkpost-relay/spool.db, or none")
+    written = "sqlite:" if value == {"sqlite": None} else value  # without a path and quotes, YAML has it as a mapping
+    raise ValueError(f"{written!r} is not a spool: write sqlite:/var/lib/sparkpost-relay/spool.db, or none")
 
 
 def _askable(value: object) -> str:
@@ -127,7 +128,7 @@ def default_hostname() -> str:
 Duration = Annotated[float, BeforeValidator(units.parse_duration), PlainSerializer(units.format_duration)]
 Timeout = Annotated[Duration, AfterValidator(_positive)]
 Size = Annotated[int, BeforeValidator(units.parse_size), PlainSerializer(units.format_size)]
-Count = Annotated[int, Field(strict=True, ge=1)]
+Count = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True, min_length=1)]

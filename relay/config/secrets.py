@@ -74,7 +74,7 @@ def is_stream(file: str | None) -> bool:
     """True for a pipe or a terminal: it gives what it has once, and reading it may last for ever."""
     try:
         mode = 0 if file is None else FilePath(file).stat().st_mode
-    except (OSError, ValueError):
+    except OSError:
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
@@ -115,8 +115,6 @@ def _from_file(path: FilePath) -> str:
     try:
         with path.open("rb") as stream:
             octets = stream.read(_LARGEST + 1)
-    except ValueError:
-        raise SecretError("what is named here cannot be a file: there is a NUL in its name") from None
     except OSError as error:
         # A word without a slash may be the secret itself, where the name of its file belongs.
         shown = path if len(path.parts) > 1 else "the file that is named here"

@@ -9,7 +9,9 @@ import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Final
+from typing import Final, TypeVar
+
+Number = TypeVar("Number", int, Decimal)
 
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)")
 
@@ -31,6 +33,10 @@ _OCTETS: Final[Mapping[str, int]] = {
 }
 _OCTETS_BY_LOWER: Final = {unit.lower(): octets for unit, octets in _OCTETS.items()}
 
+# More is a slip of the hand, and what computes with it would fail far from here.
+_LONGEST: Final = 10**12  # seconds
+_LARGEST: Final = 10**18  # octets
+
 _DURATION_REMEDY: Final = "write 500ms, 50s, 10m, 4h or 3d (a plain number is seconds)"
 _SIZE_REMEDY: Final = "write 20MB, 64MiB or 100KB (a plain number is octets)"
 
@@ -40,11 +46,17 @@ def parse_duration(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value) or value < 0:
             raise ValueError(f"{value} is not a duration: {_DURATION_REMEDY}")
-        return float(value)
+        return _bounded(Decimal(value), value)
     match = _AMOUNT.fullmatch(value) if isinstance(value, str) else None
     if match is None or match[2] not in _SECONDS:
         raise ValueError(f"{value!r} is not a duration: {_DURATION_REMEDY}")
-    return float(Decimal(match[1]) * _SECONDS[match[2]])
+    return _bounded(Decimal(match[1]) * _SECONDS[match[2]], value)
+
+
+def _bounded(seconds: Decimal, written: object) -> float:
+    if seconds > _LONGEST:
+        raise ValueError(f"{written!r} is longer than anything lasts: {_LONGEST}s is the most")
+    return float(seconds)
 
 
 def format_duration(seconds: float) -> str:
@@ -62,15 +74,21 @@ def parse_size(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 0:
             raise ValueError(f"{value} is not a size: {_SIZE_REMEDY}")
-        return value
+        return _fitting(value, value)
     match = _AMOUNT.fullmatch(value) if isinstance(value, str) else None
     octets = _OCTETS_BY_LOWER.get(match[2].lower()) if match else None
     if match is None or octets is None:
         raise ValueError(f"{value!r} is not a size: {_SIZE_REMEDY}")
-    exact = Decimal(match[1]) * octets
+    exact = _fitting(Decimal(match[1]) * octets, value)
     if exact % 1:
         raise ValueError(f"{value!r} is not a whole number of octets: {_SIZE_REMEDY}")
     return int(exact)
+
+
+def _fitting(octets: Number, written: object) -> Number:
+    if octets > _LARGEST:
+        raise ValueError(f"{written!r} is larger than any disk: {_LARGEST // 10**9}GB is the most")
+    return octets
 
 
 def format_size(octets: int) -> str:

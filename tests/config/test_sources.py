@@ -3,6 +3,7 @@
 import ipaddress
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,36 @@ def test_aliases_repeat_a_value(load_text: Load) -> None:
     ).config
 
     assert config.credentials["b"].upstream.ports == (2525,)
+
+
+def test_a_configuration_may_come_through_a_pipe(tmp_path: Path) -> None:
+    """As a shell's `<(command)` has it, and all of it, however long it is."""
+    os.mkfifo(tmp_path / "relay.yaml")
+    text = f"hostname: relay.example.com\n{'# filling' * 20_000}\ndrain_timeout: 9s\n"
+    with ThreadPoolExecutor() as executor:
+        written = executor.submit((tmp_path / "relay.yaml").write_text, text)
+        loaded = load(str(tmp_path / "relay.yaml"), KEY)
+
+    assert written.result() == len(text)
+    assert loaded.config.hostname == "relay.example.com"
+    assert loaded.config.drain_timeout == 9.0
+
+
+def test_a_pipe_into_which_nobody_writes_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither one that stands in the place of the file nor one in the place of a certificate."""
+    monkeypatch.setattr("relay.config.pipes.PATIENCE", 0.01)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "relay.yaml").write_text(f"upstream: {{tls: {{ca_file: {tmp_path / 'pipe'}}}}}")
+
+    with pytest.raises(ConfigError, match="pipe: cannot be read: nobody writes into this pipe"):
+        load(str(tmp_path / "pipe"), KEY)
+    with pytest.raises(ConfigError, match=r"ca_file: .*/pipe is not a file: name the PEM file itself"):
+        load(str(tmp_path / "relay.yaml"), KEY)
+
+
+def test_a_spool_without_a_path_is_named_as_it_was_written() -> None:
+    """YAML has `sqlite:` as a mapping; the operator has not."""
+    with pytest.raises(ConfigError, match=r"spool\.url: 'sqlite:' is not a spool"):
+        load(None, KEY | {"RELAY__SPOOL__URL": "sqlite:"})

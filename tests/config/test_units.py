@@ -90,3 +90,17 @@ def test_a_size_reads_back_as_it_was(octets: int) -> None:
 def test_a_size_is_printed_in_its_largest_whole_unit(octets: int, written: str) -> None:
     """What an operator reads is short."""
     assert format_size(octets) == written
+
+
+@pytest.mark.parametrize("written", [10**13, 1e308, "99999999999d", "9" * 400 + "s"])
+def test_no_duration_is_too_long_to_be_computed_with(written: object) -> None:
+    """What would overflow where it is used is refused where it is written."""
+    with pytest.raises(ValueError, match="is longer than anything lasts: 1000000000000s is the most"):
+        parse_duration(written)
+
+
+@pytest.mark.parametrize("written", [10**19, "9" * 400 + "GB"])
+def test_no_size_is_too_large_to_be_computed_with(written: object) -> None:
+    """So are sizes."""
+    with pytest.raises(ValueError, match="is larger than any disk: 1000000000GB is the most"):
+        parse_size(written)
