@@ -19,6 +19,10 @@ APPLICATION_ID: Final = 0x53505259  # "SPRY"; tells our files from other people'
 BUSY_SECONDS: Final = 2.0  # for a lock of somebody else's, such as a backup's
 LOG_LIMIT: Final = 64 * 1024 * 1024  # octets of the write-ahead log that are kept when it begins anew
 
+_MOVE_AWAY: Final = (
+    "Move it away with all that lies beside it, and keep it: the relay begins with an empty one. sqlite3's .recover may"
+    " mend it, where its build has that"
+)
 _MOVE_AFTER: Final = 4096  # pages of it, 16 MB, that are moved into the database together
 
 # For each blob and each NULL of a row the module looks for an adapter, and takes it as it is when three searches have
@@ -61,10 +65,7 @@ def unusable(path: Path, error: Exception) -> SpoolUnusable:
         )
     cause = (isinstance(error, OSError) and error.strerror) or str(error)
     if any(error_name(one).startswith("SQLITE_CORRUPT") for one in (error, error.__cause__)):
-        return SpoolUnusable(
-            f"the spool {path} is damaged, and cannot be opened: {cause}. Move it away with all that lies beside it,"
-            " and keep it: the relay begins with an empty one. sqlite3's .recover may mend it, where its build has that"
-        )
+        return SpoolUnusable(f"the spool {path} is damaged, and cannot be opened: {cause}. {_MOVE_AWAY}")
     return SpoolUnusable(
         f"the spool {path} cannot be opened: {cause}. Its directory must be there and writable for the relay's"
         " user; spool.url: none runs without a spool"
@@ -191,7 +192,10 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
         empty = connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorname == "SQLITE_NOTADB":
-            raise SpoolUnusable(f"{path} is no database: give the spool a file of its own (spool.url)") from error
+            raise SpoolUnusable(
+                f"{path} is no database, or its beginning is destroyed. Is it another file, then give the spool one of "
+                f"its own (spool.url). Has it been the spool: {_MOVE_AWAY[0].lower()}{_MOVE_AWAY[1:]}"
+            ) from error
         raise
     new = (application, version) == (0, 0) and empty
     if application != APPLICATION_ID and not new:

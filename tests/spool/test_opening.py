@@ -109,6 +109,20 @@ async def test_the_database_of_another_program_is_refused_and_left_as_it_is(tmp_
     assert path.read_bytes() == before
 
 
+async def test_a_spool_whose_beginning_is_destroyed_is_left_as_it_is_and_told_of(tmp_path: Path) -> None:
+    """A crash may leave zeros where its first page was: the mail behind it is to be kept."""
+    path = tmp_path / "spool.db"
+    await (await _open(path)).close()
+    with path.open("r+b") as file:
+        file.write(bytes(4096))
+    before = path.read_bytes()
+
+    said = await _refused(path)
+    assert "its beginning is destroyed" in said
+    assert "move it away with all that lies beside it, and keep it" in said
+    assert path.read_bytes() == before
+
+
 async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("do not forget the milk\n" * 100)
