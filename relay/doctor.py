@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from relay.admin.tables import printable
 from relay.app import build_handshake, build_https
 from relay.config import Config
 from relay.core.login import Assignment, Login, Target, origin
 from relay.core.outcome import Answer, Cause, Fact, Failure, FailureKind, HttpAnswer, Outcome, Phase, classify
 from relay.policy.credentials import Credentials
-from relay.upstream.addresses import Candidate, candidates
+from relay.upstream.addresses import Candidate, resolved
 from relay.upstream.failure import UpstreamFailure, not_now
 from relay.upstream.http_api import HttpChannel
 from relay.upstream.smtp import Handshake
@@ -33,7 +34,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report; `remedy` for everything that is not ok."""
+    """One line of the report; `remedy` for everything that is not ok.
+
+    The text may be somebody's reply, and before TLS that can be anybody's.
+    """
 
     verdict: Verdict
     subject: str
@@ -41,7 +45,7 @@ class Finding:
     remedy: str = ""
 
     def __str__(self) -> str:
-        line = f"{self.verdict:<8} {self.subject:<12} {self.text}"
+        line = f"{self.verdict:<8} {self.subject:<12} {printable(self.text)}"
         return f"{line}\n{'':<22}-> {self.remedy}" if self.remedy else line
 
 
@@ -96,7 +100,7 @@ async def _examine_target(
     started = asyncio.get_running_loop().time()
     working: list[Candidate] = []
     try:
-        found = await candidates(target.host, list(target.ports))
+        found = await resolved(target.host, target.ports, started + PATIENCE)
     except UpstreamFailure as failure:
         proofs = ways_round = await _prove(https, logins)
         yield Finding(_verdict(passable=_all_good(proofs)), "DNS", str(failure), _remedy(failure.fact))

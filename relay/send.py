@@ -7,6 +7,7 @@ from email.utils import formatdate, make_msgid
 from pathlib import Path
 from typing import Any, Final
 
+from relay.admin.tables import printable
 from relay.sockets import connect_unix
 
 UNIX: Final = "unix:"
@@ -44,7 +45,7 @@ class _ShowingSMTP(smtplib.SMTP):
     def getreply(self) -> tuple[int, bytes]:
         code, text = super().getreply()
         for line in text.decode("ascii", "replace").splitlines():
-            print(f"  <- {code} {line}")
+            print(f"  <- {code} {printable(line)}")
         return code, text
 
     def auth(self, mechanism: str, authobject: Any, **kwargs: Any) -> tuple[int, bytes]:
@@ -100,7 +101,7 @@ def send_test_message(*, to: str, mail_from: str, via: str, login: str | None, p
         print(f"{via}: no greeting came. TLS from the start (tls.mode: implicit) is not spoken here")
         return 1
     except smtplib.SMTPException as error:
-        print(f"not accepted: {_reason(error)}")
+        print(f"not accepted: {printable(_reason(error))}")
         return 1
     except OSError as error:
         print(f"{via}: {error.strerror or error}. Does the relay listen there? Its log says where it does at start-up.")

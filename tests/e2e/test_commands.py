@@ -245,6 +245,45 @@ async def test_doctor_waits_for_no_port_longer_than_an_operator_would(tmp_path, 
     assert "127.0.0.1: no greeting within 0.2 s" in capsys.readouterr().out
 
 
+async def test_doctor_waits_for_silent_name_servers_no_longer(tmp_path, monkeypatch, capsys):
+    """They are named as what is silent; a library that asks each of them again and again is not waited for."""
+
+    async def silence(*_, **__):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(doctor, "PATIENCE", 0.2)
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", silence)
+    async with sandbox_with(tmp_path) as sandbox:
+        status = await asyncio.wait_for(doctor.examine(configuration(sandbox)), 10)
+
+    assert status == 1
+    assert "localhost cannot be resolved: the name servers are silent" in capsys.readouterr().out
+
+
+async def test_no_greeting_reaches_the_terminal_as_it_is(tmp_path):
+    """Before TLS anybody may be what answers: `doctor` and `send` show what controls a terminal, and do not do it."""
+
+    async def greet(reader, writer):
+        writer.write(b"554 \x1b[31mno\x1b]0;owned\x07\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        config = write_config(
+            tmp_path / "relay.yaml",
+            upstream={"host": "127.0.0.1", "ports": [port]},
+            credentials={"default": {"api_key": KEY}},
+        )
+        diagnosis = await run("doctor", "--config", config)
+        sent = await run("send", "--to", "b@example.net", "--via", f"127.0.0.1:{port}")
+
+    for status, out, err in (diagnosis, sent):
+        assert status == 1
+        assert r"554 \x1b[31mno\x1b]0;owned\x07" in out
+        assert "\x1b" not in out + err
+
+
 @pytest.mark.parametrize(
     ("mode", "words"),
     [("no-starttls", "STARTTLS is not offered"), ("wrong-name", "certificate does not verify"), ("expired", "expired")],
