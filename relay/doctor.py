@@ -61,6 +61,8 @@ _REMEDIES: Final[Mapping[FailureKind, str]] = {
     FailureKind.UNRESOLVED: "check upstream.host, and the name servers of this host (/etc/resolv.conf)",
 }
 
+_ABOUT_TIME: Final = ("certificate has expired", "certificate is not yet valid")  # OpenSSL's words
+
 
 async def examine(config: Config) -> int:
     """Print the findings; 0 if mail would flow with every credential, 1 if not."""
@@ -183,6 +185,8 @@ def _remedy(fact: Fact) -> str:
             '"Send via SMTP", or is bound to other IP addresses: compare it in SparkPost, under API keys'
         )
     match fact:
+        case Failure(kind=FailureKind.UNVERIFIED, detail=text) if text.endswith(_ABOUT_TIME):
+            return "if this host's clock is right, this is not SparkPost, or its certificate was not renewed"
         case Failure(kind=kind) if kind in _REMEDIES:
             return _REMEDIES[kind]
         case Answer(phase=Phase.AUTH):

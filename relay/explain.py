@@ -13,8 +13,9 @@ from relay.config import Config, IPAddress, Listener, TcpAddress, UnixAddress
 from relay.core import smtp_api
 from relay.core.envelope import Address, DomainMissing, PathError, ReversePath
 from relay.core.login import PASSTHROUGH
-from relay.core.reply import Reply
+from relay.core.reply import AUTH_BAD_USER, Reply
 from relay.core.secret import Secret
+from relay.ingress.auth import is_user
 from relay.policy import admission
 from relay.policy.credentials import Credentials
 from relay.policy.identity import Client, Decision, Identities, sender_allowed
@@ -95,6 +96,8 @@ def _refused_at_the_door(listener: Listener, address: IPAddress | None, login: s
         return f"at connect: {address} is in none of {', '.join(map(str, listener.networks))}"
     if login is not None and listener.auth == "none":
         return f"at AUTH: listener {listener.name} has auth: none"
+    if login is not None and not is_user(login):
+        return f"at AUTH: {AUTH_BAD_USER}"
     if login is None and listener.auth in {"required", "passthrough"}:
         return f"at MAIL: listener {listener.name} has auth: {listener.auth}; say who logs in with --login"
     return None

@@ -116,7 +116,7 @@ class AuthExchange:
             case _Awaited.USER:
                 self._user = _text(octets)
                 self._awaited = _Awaited.PASSWORD
-                return self._awaited.challenge if _is_user(self._user) else reply.AUTH_BAD_USER
+                return self._awaited.challenge if is_user(self._user) else reply.AUTH_BAD_USER
             case _Awaited.PASSWORD:
                 return Presented(self._user, Secret(_text(octets)))
 
@@ -127,7 +127,7 @@ def _plain(octets: bytes) -> Reply | Presented:
     if len(parts) != 3:
         return reply.AUTH_PLAIN_MALFORMED
     authorised, user, password = map(_text, parts)
-    if not _is_user(user):
+    if not is_user(user):
         return reply.AUTH_BAD_USER
     if authorised not in {"", user}:
         return reply.AUTH_FOR_ANOTHER
@@ -151,7 +151,8 @@ def _text(octets: bytes) -> str:
         return octets.decode("latin-1")
 
 
-def _is_user(user: str) -> bool:
+def is_user(user: str) -> bool:
+    """True for what AUTH takes as a user name."""
     return 0 < len(user) <= MAX_USER and user.isprintable()
 
 

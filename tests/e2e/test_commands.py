@@ -286,7 +286,11 @@ async def test_no_greeting_reaches_the_terminal_as_it_is(tmp_path):
 
 @pytest.mark.parametrize(
     ("mode", "words"),
-    [("no-starttls", "STARTTLS is not offered"), ("wrong-name", "certificate does not verify"), ("expired", "expired")],
+    [
+        ("no-starttls", "STARTTLS is not offered"),
+        ("wrong-name", "certificate does not verify"),
+        ("expired", "clock is right"),
+    ],
 )
 async def test_doctor_with_every_port_bad(tmp_path, mode, words):
     """Which port, and why."""

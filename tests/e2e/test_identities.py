@@ -1,6 +1,7 @@
 """Whose mail it is: what `explain` says is what happens, each identity under its own user name and key."""
 
 import asyncio
+import base64
 import smtplib
 
 import pytest
@@ -62,6 +63,31 @@ async def test_five_identities_reach_sparkpost_under_five_names(tmp_path):
                 assert f"credential  {credential}\n" in text
 
     assert len({(one.auth_user, one.api_key) for one in sandbox.accepted}) == 5
+
+
+def answer_to_auth(port: int, plain: str) -> tuple[int, bytes]:
+    with smtplib.SMTP("127.0.0.1", port, timeout=10) as client:
+        client.ehlo()
+        return client.docmd("AUTH PLAIN", base64.b64encode(plain.encode()).decode())
+
+
+@pytest.mark.parametrize("login", ["a\tz", "a\u202ez", "a" * 320 + "z"])
+async def test_a_login_that_auth_does_not_take_is_not_explained_as_one_that_passes(tmp_path, login):
+    """Though the identity's pattern knows it."""
+    identities = [{"name": "any", "match": {"login": "*z"}, "password": "any-password"}]
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox, identities=identities) as relay:
+        text, passes = explain(
+            configuration(sandbox, identities=identities),
+            login=login,
+            mail_from="a@example.com",
+            client=None,
+            listener=None,
+            header_from=None,
+        )
+        code, said = await asyncio.to_thread(answer_to_auth, port_of(relay), f"\0{login}\0any-password")
+
+    assert not passes
+    assert text.endswith(f"refused     at AUTH: {code} {said.decode()}")
 
 
 async def test_a_login_never_falls_through_to_a_rule_without_login(tmp_path):
