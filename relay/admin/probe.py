@@ -43,6 +43,8 @@ def _clients(config: Config, environ: Mapping[str, str]) -> Iterator[AdminClient
             owner = holder(database)
         except PermissionError:
             pass  # not ours to look at; its public pages may be
+        except OSError as error:
+            raise ProcessLookupError(f"no relay runs: {database} cannot be a spool: {error.strerror}") from error
         else:
             if owner is None:
                 raise ProcessLookupError(f"no relay runs: nobody has the spool {database} open (sparkpost-relay serve)")

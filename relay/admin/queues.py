@@ -75,6 +75,8 @@ def opened(config: Config) -> Iterator[Queue]:
         raise QueueError(
             f"{database}: {error.strerror}: run this as root or as the relay's user", UNAVAILABLE
         ) from error
+    except OSError as error:
+        raise QueueError(f"{database}: {error.strerror}: see spool.url", UNAVAILABLE) from error
     if isinstance(queue, RestingQueue):
         with queue:
             yield queue

@@ -52,7 +52,7 @@ class SpoolFull(SpoolUnusable):
 
 def real(path: Path) -> Path:
     """Where it is, whatever links lead there: what belongs to a database lies beside it."""
-    return path.resolve()
+    return Path(os.path.realpath(path))  # unlike Path's own, it leaves links in a circle to whoever opens them
 
 
 def unusable(path: Path, error: Exception) -> SpoolUnusable:

@@ -106,7 +106,7 @@ async def _locked(descriptor: int, patience: float) -> bool:
 
 def _lock_path(database: Path) -> Path:
     """One lock for a database, whatever links lead to it."""
-    database = database.resolve()
+    database = Path(os.path.realpath(database))
     return database.with_name(database.name + ".lock")
 
 

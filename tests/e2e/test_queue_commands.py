@@ -213,6 +213,31 @@ async def test_where_there_is_no_queue(tmp_path, sections, status, text):
     assert text in ran.err
 
 
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [("x" * 300, "File name too long"), ("relay.yaml/spool.db", "Not a directory"), ("circle", "symbolic links")],
+)
+async def test_a_place_where_no_spool_can_be_is_no_traceback(tmp_path, place, why):
+    """`health` and `queue` say that there is none, and `serve` why it does not start."""
+    (tmp_path / "circle").symlink_to("circle")
+    config = config_of(
+        tmp_path,
+        spool={"url": f"sqlite:{tmp_path / place}"},
+        listeners=[{"address": "127.0.0.1:0"}],
+        credentials={"default": {"api_key": "a-key"}},
+    )
+    health, queue, serve = [
+        await run(*which, "--config", config) for which in (["health"], ["queue", "list"], ["serve"])
+    ]
+
+    assert (health.status, serve.status) == (1, 78)
+    assert "no relay runs" in health.out
+    assert why in serve.err
+    assert queue.status in {1, 69}
+    for ran in (health, queue, serve):
+        assert "Traceback" not in ran.err
+
+
 @pytest.mark.parametrize("arguments", [["retry"], ["hold", "X", "--all"], ["delete", "X", "--state", "held"]])
 async def test_what_to_move_must_be_clear(tmp_path, arguments):
     """Ids, or --all, and never both: nothing is moved by mistake."""
