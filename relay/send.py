@@ -1,9 +1,10 @@
 """`sparkpost-relay send`: one test message through a running relay, with the dialogue shown."""
 
+import re
 import smtplib
 import socket
 from email.message import EmailMessage
-from email.utils import formatdate, make_msgid
+from email.utils import formatdate, getaddresses, make_msgid
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from relay.admin.tables import printable
 from relay.sockets import connect_unix
 
 UNIX: Final = "unix:"
+GREETING_PATIENCE: Final = 30.0  # seconds; a relay that listens greets at once
 PATIENCE: Final = 660.0  # seconds; the relay may wait ten minutes for SparkPost's reply to the final dot
 
 
@@ -32,9 +34,12 @@ class _ShowingSMTP(smtplib.SMTP):
 
     def connect(self, *args: Any, **kwargs: Any) -> tuple[int, bytes]:
         try:
-            return super().connect(*args, **kwargs)
+            greeting = super().connect(*args, **kwargs)
         except smtplib.SMTPServerDisconnected as error:
             raise _NoGreeting from error
+        assert self.sock is not None
+        self.sock.settimeout(PATIENCE)
+        return greeting
 
     def putcmd(self, cmd: str, args: str = "") -> None:
         # What answers a 334 is the password, or the user name before it, in the place of a command.
@@ -70,20 +75,45 @@ class _ByUnixSocket(_ShowingSMTP):
 def _connect(via: str) -> smtplib.SMTP | None:
     """A connection to the relay, None if `via` is no place; raises OSError or SMTPException."""
     if via.startswith(UNIX):
-        return _ByUnixSocket(via.removeprefix(UNIX), 1, timeout=PATIENCE)
+        path = via.removeprefix(UNIX)
+        return _ByUnixSocket(path, 1, timeout=GREETING_PATIENCE) if path else None
     host, _, port = via.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
+    host = host.strip("[]")
+    if not host or re.fullmatch(r"[0-9]{1,5}", port) is None or int(port) > 65535:
         return None
-    return _ShowingSMTP(host.strip("[]"), int(port), timeout=PATIENCE)
+    try:
+        return _ShowingSMTP(host, int(port), timeout=GREETING_PATIENCE)
+    except UnicodeError:  # a name with an empty label, or one that is too long
+        return None
+
+
+def _is_one_address(text: str) -> bool:
+    """Whether `text` can stand in a header and names one mailbox, whatever the relay will say to that."""
+    addresses = getaddresses([text])
+    return "\r" not in text and "\n" not in text and len(addresses) == 1 and bool(addresses[0][1] or text == "<>")
+
+
+def _message(to: str, mail_from: str, via: str) -> EmailMessage:
+    message = EmailMessage()
+    message["From"], message["To"] = mail_from, to
+    message["Subject"] = "Test message from sparkpost-relay"
+    domain = getaddresses([mail_from])[0][1].rpartition("@")[2]
+    message["Date"], message["Message-ID"] = (
+        formatdate(localtime=True),
+        make_msgid(domain=domain or socket.gethostname()),
+    )
+    message.set_content(f"This is a test message.\n\nIt was sent on {socket.gethostname()} by way of {via}.\n")
+    return message
 
 
 def send_test_message(*, to: str, mail_from: str, via: str, login: str | None, password: str | None) -> int:
     """Send it; 0 if the relay accepted it, 1 if not or if it cannot be reached. `via` is HOST:PORT or unix:/path."""
-    message = EmailMessage()
-    message["From"], message["To"] = mail_from, to
-    message["Subject"] = "Test message from sparkpost-relay"
-    message["Date"], message["Message-ID"] = formatdate(localtime=True), make_msgid(domain=mail_from.rpartition("@")[2])
-    message.set_content(f"This is a test message.\n\nIt was sent on {socket.gethostname()} by way of {via}.\n")
+    for option, text in (("--to", to), ("--from", mail_from)):
+        if not _is_one_address(text):
+            print(f"{option} {text!r}: one address is expected, for example you@example.com")
+            return 1
+    message = _message(to, mail_from, via)
+    print(f"{via}: connecting", flush=True)
     try:
         connection = _connect(via)
         if connection is None:

@@ -8,6 +8,7 @@ import socket
 import ssl
 import sys
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -413,14 +414,70 @@ async def test_send_to_a_port_that_hangs_up():
 
 
 def test_send_to_a_port_that_says_nothing(capsys, monkeypatch):
-    """It has not hung up, and is not said to have."""
-    monkeypatch.setattr("relay.send.PATIENCE", 0.1)
+    """It is not waited for as long as SparkPost may take for a message, and not said to have hung up."""
+    monkeypatch.setattr("relay.send.GREETING_PATIENCE", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as server:  # the kernel alone takes the connection
         via = f"127.0.0.1:{server.getsockname()[1]}"
         status = send_test_message(to="b@example.net", mail_from="a@example.com", via=via, login=None, password=None)
 
     assert status == 1
-    assert capsys.readouterr().out.startswith(f"{via}: no greeting came. ")
+    assert capsys.readouterr().out.startswith(f"{via}: connecting\n{via}: no greeting came. ")
+
+
+def test_send_waits_longer_once_it_is_greeted(capsys, monkeypatch):
+    """What is waited for then may be SparkPost's answer."""
+    monkeypatch.setattr("relay.send.PATIENCE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        via = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def greet():
+            with server.accept()[0] as client:
+                client.sendall(b"220 relay\r\n")
+                while client.recv(1024):
+                    pass
+
+        with ThreadPoolExecutor() as pool:
+            greeted = pool.submit(greet)
+            status = send_test_message(
+                to="b@example.net", mail_from="a@example.com", via=via, login=None, password=None
+            )
+            greeted.result(10)
+
+    assert status == 1
+    assert "-> ehlo" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("address", ["a@example.com, b@example.com", "a@example.com\r\nBcc: b@example.com", " ", "(c)"])
+@pytest.mark.parametrize("option", ["to", "mail_from"])
+def test_send_wants_one_address(capsys, option, address):
+    """Else `accepted` might be said of one of two recipients; what is no header is no traceback."""
+    given = {"to": "b@example.net", "mail_from": "a@example.com"} | {option: address}
+
+    assert send_test_message(**given, via="192.0.2.1:25", login=None, password=None) == 1
+    assert capsys.readouterr().out.endswith(f"{address!r}: one address is expected, for example you@example.com\n")
+
+
+@pytest.mark.parametrize(
+    "via", ["localhost", ":25", "unix:", "a..b:25", f"{'x' * 64}.test:25", f"h:{'1' * 5000}", "h:٢٥"]
+)
+def test_send_to_what_is_no_place(capsys, via):
+    """The form is said, and there is no traceback."""
+    assert send_test_message(to="b@example.net", mail_from="a@example.com", via=via, login=None, password=None) == 1
+    assert capsys.readouterr().out.endswith(
+        f"--via {via}: HOST:PORT is expected, for example localhost:2525, or unix:/path\n"
+    )
+
+
+@pytest.mark.parametrize(("sender", "domain"), [("App <a@example.com>", "example.com"), ("<>", socket.gethostname())])
+async def test_send_names_its_message_well(tmp_path, sender, domain):
+    """The Message-ID is one whatever form the sender is given in."""
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        via = f"127.0.0.1:{port_of(relay)}"
+        status, _, _ = await run("send", "--to", "You <b@example.net>", "--from", sender, "--via", via)
+
+    assert status == 0
+    assert f"@{domain}>\r\n".encode() in sandbox.accepted[0].content.partition(b"Message-ID: <")[2]
+    assert sandbox.accepted[0].recipients == ("b@example.net",)
 
 
 async def test_send_never_shows_the_password():
