@@ -38,6 +38,7 @@ from relay.sandbox.transmissions import ApiError, Transmission, read
 PREFIX: Final = "/api/v1"
 _SLOW: Final = 3000  # milliseconds
 _STATUS_MAGIC = re.compile(r"http-([2-5]\d\d)(?:-(\d{4}))?")
+_SUBACCOUNT = re.compile(r"[0-9]{1,10}")
 _SLOW_MAGIC = re.compile(r"slow-dot(?:-(\d{1,6})ms)?")
 _UNAUTHORIZED: Final = ApiError(401, None, "Unauthorized.")
 _QUOTA: Final = ApiError(420, "2102", "Exceed Sending Limit (daily)")
@@ -176,7 +177,7 @@ class Api:
         """Who asks: the raw key, or Basic with the key as user name (fact sheet 3.1)."""
         api_key = _key(headers.get("authorization", ""))
         named = headers.get("x-msys-subaccount")
-        if named is not None and not (named.isdecimal() and int(named) <= MAX_SUBACCOUNT):
+        if named is not None and not (_SUBACCOUNT.fullmatch(named) and int(named) <= MAX_SUBACCOUNT):
             raise ApiError(422, "1300", "invalid data format/type", "X-MSYS-SUBACCOUNT needs to be a number")
         login = self._rules.http_login(api_key, int(named or 0) or None)
         session.logins.append(LoginAttempt("", "HTTP", accepted=login is not None))

@@ -11,6 +11,8 @@ from relay.sandbox import msys
 from relay.sandbox.answers import Answer
 from relay.sandbox.rules import Rules
 
+NO_DOMAIN: Final = "No sending domain specified"
+
 _END: Final = b"\r\n.\r\n"
 _MAX_LINE: Final = 1000  # octets, CRLF included (RFC 5321 §4.5.3.1.6)
 _FROM = re.compile(rb"^from[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
@@ -89,13 +91,17 @@ def _has_long_line(content: bytes, start: int) -> bool:
     return False
 
 
+def has_from(header: bytes) -> bool:
+    return _FROM.search(header) is not None
+
+
 def domain_objection(header: bytes, sending_domains: set[str]) -> str | None:
     """Exactly one From address, of exactly a configured domain: a parent does not cover its subdomains."""
     fields = _FROM.findall(header)
     addresses = getaddresses([msys.unfold(field).decode("latin-1") for field in fields])
     domains = [address.rpartition("@")[2].lower() if "@" in address else "" for _, address in addresses]
     if len(domains) != 1 or not domains[0]:
-        return "No sending domain specified"
+        return NO_DOMAIN
     if domains[0] not in sending_domains:
         return f"Unconfigured Sending Domain <{domains[0]}>"
     return None

@@ -38,6 +38,7 @@ _MAX_LINE: Final = 12_288  # octets; RFC 4954 §4 wants so much for AUTH, and to
 # The extension that must have been offered for an ESMTP parameter to be taken.
 _MAIL_PARAMETERS: Final = {"BODY": "8BITMIME", "AUTH": "AUTH", "SIZE": "SIZE", "RET": "DSN", "ENVID": "DSN"}
 _RCPT_PARAMETERS: Final = {"NOTIFY": "DSN", "ORCPT": "DSN"}
+_SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 §4
 
 
 @dataclass(slots=True)
@@ -199,7 +200,7 @@ class Dialogue:
         if strange := self._not_offered(path.parameters, _MAIL_PARAMETERS):
             return say.unknown_parameter(strange)
         size = path.parameters.get("SIZE", "0")
-        if not size.isdecimal():
+        if _SIZE.fullmatch(size) is None:
             return say.BAD_REVERSE_PATH
         if int(size) > rules.message_size:
             return say.TOO_LARGE

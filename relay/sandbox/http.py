@@ -21,7 +21,9 @@ _HANDSHAKE_TIMEOUT: Final = 30.0
 _TLS_CLOSE_TIMEOUT: Final = 1.0
 _MAX_HEADER: Final = 64 * 1024
 _MAX_BODY: Final = 300_000_000  # octets of JSON in one call (fact sheet 3.2)
+_MAX_DIGITS: Final = 20  # more are no number to Python from 4300 on
 _REQUEST_LINE = re.compile(r"([A-Z]+) (/\S*) HTTP/1\.([01])")
+_LENGTH = re.compile(r"[0-9]+")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[^\r\n]*\r\n")
 _BAD_REQUEST: Final = ApiError(400, None, "Bad Request")
 _TOO_LARGE: Final = ApiError(413, None, "Request Entity Too Large")
@@ -98,9 +100,9 @@ class RequestReader:
 
     def _counted(self, headers: dict[str, str]) -> bool:
         length = headers.get("content-length", "0")
-        if not length.isdecimal():
+        if _LENGTH.fullmatch(length) is None:
             raise _BAD_REQUEST
-        if int(length) > _MAX_BODY:
+        if len(length) > _MAX_DIGITS or int(length) > _MAX_BODY:
             raise _TOO_LARGE
         if len(self._input) < int(length):
             return False

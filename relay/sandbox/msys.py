@@ -54,8 +54,8 @@ def unfold(value: bytes) -> bytes:
 
 def _parse(value: bytes) -> dict[str, Any]:
     try:
-        # Non-ASCII must be escaped (fact sheet 2.2); NaN and Infinity, which json takes, are not JSON.
-        document = json.loads(value.decode("ascii"), parse_constant=_refuse_constant)
+        # Non-ASCII must be escaped (fact sheet 2.2).
+        document = json.loads(value.decode("ascii"), parse_constant=refuse_constant)
     except UnicodeDecodeError as error:
         raise _Objection(f"JSON parsing error in X-MSYS-API header: non-ASCII octet at {error.start}") from error
     except RecursionError as error:
@@ -67,7 +67,8 @@ def _parse(value: bytes) -> dict[str, Any]:
     return document
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
+    """For json, which takes NaN and Infinity; they are not JSON."""
     raise ValueError(f"{name} is not JSON")
 
 

@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from relay.sandbox.content import domain_objection, header_length
-from relay.sandbox.msys import MAX_CAMPAIGN_ID
+from relay.sandbox.content import NO_DOMAIN, domain_objection, has_from, header_length
+from relay.sandbox.msys import MAX_CAMPAIGN_ID, refuse_constant
 from relay.sandbox.paths import is_address
 from relay.sandbox.rules import Rules
 from relay.sandbox.templates import TemplateError, evaluate
 
+_MAX_METADATA: Final = 10 * 1024  # octets (fact sheet 3.2)
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _TYPE_NAMES: Final[Mapping[type, str]] = {dict: "object", list: "array", str: "string", bool: "boolean"}
 _FIELDS: Final[Mapping[str, type]] = {
@@ -69,7 +70,7 @@ class Transmission:
 def read(body: bytes, rules: Rules) -> Transmission:
     """The transmission that a request's body asks for; raises ApiError."""
     try:
-        document = json.loads(body)
+        document = json.loads(body, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         raise _invalid("Problems parsing request as JSON") from error
     if not isinstance(document, dict):
@@ -86,10 +87,8 @@ def read(body: bytes, rules: Rules) -> Transmission:
         raise _invalid("The estimated message size is above the 20 MB message size limit")
     data = document.get("substitution_data", {})
     octets = _evaluated(mime, data, body=options.get("perform_substitutions", True)).encode("utf-8", "replace")
-    if rules.sending_domains is not None:
-        domains = {domain.lower() for domain in rules.sending_domains}
-        if objection := domain_objection(octets[: header_length(octets)], domains):
-            raise ApiError(400, "7001", objection)
+    if objection := _objection(octets[: header_length(octets)], rules):
+        raise ApiError(400, "7001", objection)
     addresses = [_address(recipient) for recipient in document["recipients"]]
     good = tuple(address for address in addresses if is_address(address))
     if not good:
@@ -97,6 +96,13 @@ def read(body: bytes, rules: Rules) -> Transmission:
     bad = tuple(address for address in addresses if address not in good)
     fields = {name: value for name, value in document.items() if name != "content"}
     return Transmission(good, bad, document.get("return_path", ""), octets, fields)
+
+
+def _objection(header: bytes, rules: Rules) -> str | None:
+    """A From is demanded always (fact sheet 3.2); what it says, where the sending domains are known."""
+    if rules.sending_domains is None:
+        return None if has_from(header) else NO_DOMAIN
+    return domain_objection(header, {domain.lower() for domain in rules.sending_domains})
 
 
 def _check_types(document: Mapping[str, Any]) -> None:
@@ -110,6 +116,11 @@ def _check_types(document: Mapping[str, Any]) -> None:
     _check(document["content"], {"email_rfc822": str}, "content.")
     if len(document.get("campaign_id", "").encode("utf-8", "replace")) > MAX_CAMPAIGN_ID:
         raise _invalid(f"campaign_id is limited to {MAX_CAMPAIGN_ID} bytes")
+    if (return_path := document.get("return_path")) and not is_address(return_path):
+        raise _invalid("return_path needs to be a valid address")
+    metadata = json.dumps(document.get("metadata", {}), ensure_ascii=False, separators=(",", ":"))
+    if len(metadata.encode("utf-8", "replace")) > _MAX_METADATA:
+        raise ApiError(422, "2007", "metadata is too large", "metadata is limited to 10 KB")
     for recipient in document["recipients"]:
         if not isinstance(recipient, dict) or not isinstance(_address(recipient), str):
             raise _invalid("each recipient needs an address with an email")

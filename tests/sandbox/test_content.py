@@ -100,6 +100,7 @@ async def test_announced_size(sandbox, connect):
 
         assert (await client.say("MAIL FROM:<> SIZE=1001")).startswith("552 5.3.4 ")
         assert (await client.say("MAIL FROM:<> SIZE=lots")).startswith("501 5.5.2 ")
+        assert (await client.say(f"MAIL FROM:<> SIZE={'9' * 5000}")).startswith("501 5.5.2 ")
         assert (await client.say("MAIL FROM:<> SIZE=1000")).startswith("250 ")
 
 
