@@ -25,6 +25,7 @@ _LEAF_LIFE: Final = timedelta(days=397)
 _CLOCK_SKEW: Final = timedelta(days=1)  # a certificate is valid since yesterday, and is not used on its last day
 _OWN_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 _OTHER_HOST: Final = "smtp.other-name.invalid"
+_CA_NAME: Final = "sparkpost-relay sandbox CA"
 
 
 class CertificateError(Exception):
@@ -48,7 +49,7 @@ class _Authority:
     @classmethod
     def new(cls) -> Self:
         key = ec.generate_private_key(ec.SECP256R1())
-        name = _name("sparkpost-relay sandbox CA")
+        name = _name(_CA_NAME)
         begin, end = _validity(_CA_LIFE)
         usage = x509.KeyUsage(
             digital_signature=False,
@@ -98,6 +99,8 @@ class Certificates:
         """A server's TLS context that shows the certificate of `kind`, TLS 1.2 or newer."""
         path = self._folder / kind.value
         if not (kind is Kind.GOOD and self._usable(path)):
+            if path.exists() and not _may_replace(path):
+                raise CertificateError(f"{path} is not the sandbox's own: choose another folder, or remove it")
             _write(path, self._pem(kind), private=True)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -116,10 +119,14 @@ class Certificates:
                 return _Authority.new().issue(self._hosts)
 
     def _kept_authority(self) -> _Authority | None:
-        """The folder's own CA if it can still sign. A ca.pem that is not ours is never replaced."""
-        if not self.ca_file.exists():
-            return None
+        """The folder's own CA if it can still sign. A ca.pem or ca.key that is not ours is never replaced."""
         key_file = self._folder / "ca.key"
+        if not self.ca_file.exists():
+            if key_file.exists():
+                raise CertificateError(
+                    f"{self._folder} holds a ca.key without its ca.pem: choose another folder, or remove it"
+                )
+            return None
         try:
             certificate = x509.load_pem_x509_certificate(self.ca_file.read_bytes())
             key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
@@ -132,7 +139,14 @@ class Certificates:
             raise CertificateError(
                 f"{key_file} is not the key of {self.ca_file}: choose another folder, or remove both"
             )
-        return _Authority(certificate, key) if _is_current(certificate) else None
+        if _is_current(certificate):
+            return _Authority(certificate, key)
+        if certificate.subject != _name(_CA_NAME):
+            raise CertificateError(
+                f"{self.ca_file} is out of date, and not the sandbox's own: "
+                "choose another folder, or remove it and its ca.key"
+            )
+        return None
 
     def _new_authority(self) -> _Authority:
         authority = _Authority.new()
@@ -147,10 +161,23 @@ class Certificates:
         try:
             certificate = x509.load_pem_x509_certificate(path.read_bytes())
             certificate.verify_directly_issued_by(self._authority.certificate)
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+                path
+            )  # an SSLError, where the key is of another one
             names = set(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-        except (ValueError, InvalidSignature, x509.ExtensionNotFound):  # damaged, or of an earlier CA
+        except (ValueError, ssl.SSLError, InvalidSignature, x509.ExtensionNotFound):  # damaged, or of an earlier CA
             return False
         return _is_current(certificate) and names.issuperset(_general_name(host) for host in self._hosts)
+
+
+def _may_replace(path: Path) -> bool:
+    """Whether a sandbox has issued what is there, or it is nonsense; a key may be somebody's only one."""
+    octets = path.read_bytes()
+    try:
+        certificate = x509.load_pem_x509_certificate(octets)
+    except ValueError:
+        return b"PRIVATE KEY" not in octets
+    return certificate.issuer == _name(_CA_NAME)
 
 
 def _builder(

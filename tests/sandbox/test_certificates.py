@@ -93,6 +93,56 @@ def test_a_ca_that_is_not_ours(tmp_path, damage):
     assert (tmp_path / "ca.pem").read_bytes() == before
 
 
+def test_a_key_that_is_not_ours(tmp_path):
+    """A ca.key alone may belong to a ca.crt."""
+    (tmp_path / "ca.key").write_text("precious")
+
+    with pytest.raises(CertificateError, match="choose another folder, or remove it"):
+        Certificates(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"ca.key": "precious"}
+
+
+def test_a_ca_of_another_that_has_run_out(tmp_path, monkeypatch):
+    """It is not replaced either; one that has not run out is used."""
+    monkeypatch.setattr(certificates, "_CA_NAME", "Example CA")
+    monkeypatch.setattr(certificates, "_CA_LIFE", timedelta(days=30))
+    Certificates(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.undo()
+
+    assert Certificates(tmp_path).context(Kind.GOOD)
+    monkeypatch.setattr(certificates, "_CLOCK_SKEW", timedelta(days=30))
+    with pytest.raises(CertificateError, match="is out of date"):
+        Certificates(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_certificate_that_is_not_ours(tmp_path, monkeypatch, kind):
+    """Whoever names a folder with a server.pem of their own keeps it, and its key; so also a key alone."""
+    with monkeypatch.context() as patch:
+        patch.setattr(certificates, "_CA_NAME", "Example CA")
+        Certificates(tmp_path / "theirs").context(Kind.GOOD)
+    theirs = (tmp_path / "theirs" / "server.pem").read_bytes()
+    for octets in (theirs, theirs.partition(b"-----BEGIN CERTIFICATE")[0]):
+        (tmp_path / kind.value).write_bytes(octets)
+
+        with pytest.raises(CertificateError, match="is not the sandbox's own"):
+            Certificates(tmp_path).context(kind)
+        assert (tmp_path / kind.value).read_bytes() == octets
+
+
+def test_a_certificate_with_another_key_is_made_anew(tmp_path):
+    """It is of no use: the port could not be opened."""
+    for folder in (tmp_path, tmp_path / "other"):
+        Certificates(folder).context(Kind.GOOD)
+    key, *_ = (tmp_path / "other" / "server.pem").read_text().partition("-----BEGIN CERTIFICATE")
+    _, *certificate = (tmp_path / "server.pem").read_text().partition("-----BEGIN CERTIFICATE")
+    (tmp_path / "server.pem").write_text(key + "".join(certificate))
+
+    assert Certificates(tmp_path).context(Kind.GOOD)
+
+
 async def test_names_are_verified(sandbox, connect, tmp_path):
     """A client that verifies is content with localhost, the addresses, and every name asked for."""
     async with sandbox(tls_dir=tmp_path, hosts=["smtp.test"]) as box:
