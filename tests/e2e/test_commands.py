@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import ssl
+import subprocess
 import sys
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +69,50 @@ async def test_demo():
     assert "| Subject: Invoice" in out
     assert "accepted 1 = delivered 1, under the right identity" in out
     assert "demo-key" not in out
+
+
+async def test_demo_leaves_nothing_behind(tmp_path):
+    """Where it stays, until it is told to go."""
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "relay", "demo", "--keep"],
+        env=clean(TMPDIR=str(tmp_path)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(40):
+        while b"Ctrl-C ends both" not in await process.stdout.readline():
+            assert not process.stdout.at_eof()
+        assert list(tmp_path.iterdir())
+        process.terminate()
+
+        assert await process.wait() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("preparation", "status", "said"),
+    [
+        ("ip link set lo up && ip addr del 127.0.0.1/8 dev lo", 0, b"accepted 1 = delivered 1"),
+        ("ip link set lo up && mount --bind /dev/null /etc/hosts", 0, b"accepted 1 = delivered 1"),
+        ("true", 1, b"the demo cannot be shown here: "),
+    ],
+)
+async def test_demo_of_an_odd_host(preparation, status, said):
+    """IPv6 alone, no name `localhost`, no loopback at all."""
+    prefix = ["unshare", "--net", "--mount", "sh", "-c", f"{preparation} && exec $0 $@"]
+    try:
+        await asyncio.to_thread(subprocess.run, [*prefix, "true"], check=True, capture_output=True, timeout=30)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no namespaces here: {error}")
+    process = await asyncio.create_subprocess_exec(
+        *[*prefix, sys.executable, "-m", "relay", "demo"],
+        env=clean(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 40)
+
+    assert (process.returncode, b"Traceback" in err) == (status, False)
+    assert said in out + err
 
 
 async def test_check_config_prints_what_is_in_force():
