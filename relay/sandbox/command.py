@@ -22,6 +22,9 @@ async def run_sandbox(
     except ValueError as error:
         print(error)
         return 64
+    if "" in api_keys:
+        print("--api-key: an empty key is none; without the option one is made up")
+        return 64
     with tempfile.TemporaryDirectory(prefix="sparkpost-sandbox-") as folder:
         sandbox = Sandbox(
             ports=ports,
@@ -51,17 +54,21 @@ async def run_sandbox(
 
 def _introduce(sandbox: Sandbox, *, made_up: bool) -> None:
     for (host, port), spec in zip(sandbox.addresses, sandbox.ports, strict=True):
-        print(f"listening   {host}:{port}" + (f" ({spec.mode})" if spec.mode != "normal" else ""))
+        print(f"listening   {_shown(host, port)}" + (f" ({spec.mode})" if spec.mode != "normal" else ""))
     if sandbox.http is not None and sandbox.http_address is not None:
         host, port = sandbox.http_address
         mode = f" ({sandbox.http.mode})" if sandbox.http.mode != "normal" else ""
-        print(f"HTTPS       https://{host}:{port}{PREFIX}{mode}")
+        print(f"HTTPS       https://{_shown(host, port)}{PREFIX}{mode}")
     print(f"CA          {sandbox.ca_file}")
     if made_up:
         print(f"API key     {next(iter(sandbox.api_keys))}   (made up for this run; name one with --api-key)")
     if sandbox.store is not None:
         print(f"store       {sandbox.store}")
     print("stop with Ctrl-C", flush=True)
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _told_to_stop() -> None:

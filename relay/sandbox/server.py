@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import secrets
+import socket
 import ssl
 import tempfile
 from collections.abc import Callable, Sequence
@@ -143,7 +144,11 @@ class Sandbox(Rules):
 
     async def _listen(self, connect: Callable[[], asyncio.Protocol], port: Port | HttpPort) -> tuple[str, int]:
         """Listen on a port; the first address that it is bound to."""
-        server = await asyncio.get_running_loop().create_server(connect, port.host, port.port, backlog=_BACKLOG)
+        loop = asyncio.get_running_loop()
+        try:
+            server = await loop.create_server(connect, port.host, port.port, backlog=_BACKLOG)
+        except (socket.gaierror, UnicodeError) as error:  # the latter for an empty label, or one that is too long
+            raise OSError(f"{port.host} is no address of this host ({error})") from error
         self._servers.append(server)
         host, number = server.sockets[0].getsockname()[:2]
         return host, number

@@ -39,6 +39,14 @@ async def run(*arguments: str, text: str = "", **environ: str) -> tuple[int, str
     return process.returncode, out.decode(), err.decode()
 
 
+def ipv6_is_there() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
 def config_for(sandbox, folder: Path, **keys: str) -> str:
     path = folder / "relay.yaml"
     ports = [port for _, port in sandbox.addresses]
@@ -588,10 +596,13 @@ async def test_sandbox_stores_messages(tmp_path):
     assert b"Subject: Test message" in (tmp_path / "store" / facts[0]["content"]).read_bytes()
 
 
-async def test_sandbox_speaks_https_too(tmp_path):
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_sandbox_speaks_https_too(tmp_path, host):
     """It says where, and takes a transmission there."""
+    if host == "[::1]" and not ipv6_is_there():
+        pytest.skip("no IPv6 here")
     process = await asyncio.create_subprocess_exec(
-        *[sys.executable, "-m", "relay", "sandbox", "--smtp", "127.0.0.1:0", "--http", "127.0.0.1:0"],
+        *[sys.executable, "-m", "relay", "sandbox", "--smtp", f"{host}:0", "--http", f"{host}:0"],
         *["--api-key", KEY, "--tls-dir", str(tmp_path / "tls"), "--store", str(tmp_path / "store")],
         stdout=asyncio.subprocess.PIPE,
         env=clean(PYTHONUNBUFFERED="1"),
@@ -601,6 +612,7 @@ async def test_sandbox_speaks_https_too(tmp_path):
     while not said or not said[-1].startswith("stop with"):
         said.append((await asyncio.wait_for(process.stdout.readline(), 20)).decode())
     url = next(line.split()[1] for line in said if line.startswith("HTTPS"))
+    assert said[0].startswith(f"listening   {host}:")
 
     document = {"recipients": [{"address": "b@example.net"}], "content": {"email_rfc822": "From: a@example.com\n\nx"}}
     request = urllib.request.Request(
@@ -628,6 +640,22 @@ async def test_sandbox_refuses_a_mode_that_it_does_not_have(tmp_path):
 
     assert status == 64
     assert "there is no HTTP mode 'oops'; there are:" in out
+
+
+async def test_sandbox_wants_a_key_that_is_one():
+    """What is empty is a variable that nobody has set."""
+    status, out, _ = await run("sandbox", "--smtp", "127.0.0.1:0", "--api-key", KEY, "--api-key", "")
+
+    assert (status, out) == (64, "--api-key: an empty key is none; without the option one is made up\n")
+
+
+@pytest.mark.parametrize("host", ["a..b", "sandbox.invalid", f"{'x' * 64}.test"])
+async def test_sandbox_names_a_host_that_is_none(host):
+    """Among several ports that matters."""
+    status, out, _ = await run("sandbox", "--smtp", "127.0.0.1:0", "--smtp", f"{host}:0")
+
+    assert status == 69
+    assert f"cannot start: {host} is no address of this host" in out
 
 
 async def test_explain_and_send_know_unix_sockets(tmp_path):
