@@ -66,6 +66,11 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None  # of the answer in hand
         self._handshake: asyncio.Task[None] | None = None
 
+    @property
+    def takes_room(self) -> bool:
+        """Connected, and not told goodbye: of a burst many are accepted before the first is connected."""
+        return self._transport is not None and not self.leaving
+
     def abort(self) -> None:
         """Drop the connection at once, or as soon as it is made."""
         self._aborted = True

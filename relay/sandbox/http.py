@@ -158,6 +158,11 @@ class HttpConnection(asyncio.Protocol):
         self._busy = False
         self.leaving = False
 
+    @property
+    def takes_room(self) -> bool:
+        """Connected, and not told goodbye: of a burst many are accepted before the first is connected."""
+        return self._transport is not None and not self.leaving
+
     def abort(self) -> None:
         """Drop the connection at once, or as soon as it is made."""
         self._aborted = True

@@ -192,7 +192,7 @@ class Sandbox(Rules):
         """What a connected client gets: a place in the record, someone to talk to, and the first word."""
         host, port = (transport.get_extra_info("peername") or ("unknown", 0))[:2]  # unknown: it has already gone
         session = self._begin(transport)
-        now_open = sum(isinstance(one, Connection) and not one.leaving for one in self._connections)
+        now_open = sum(isinstance(one, Connection) and one.takes_room for one in self._connections)
         dialogue = Dialogue(self, mode, session, f"{host}:{port}", self._new_token, self._deposit)
         return session, dialogue, dialogue.greet() if now_open <= self.max_connections else TOO_MANY_CONNECTIONS
 
@@ -210,7 +210,7 @@ class Sandbox(Rules):
         self.opened += 1
         session = Session(self.opened, transport.get_extra_info("sockname")[1])
         self._remember(self.sessions, session)
-        self.max_open = max(self.max_open, sum(not connection.leaving for connection in self._connections))
+        self.max_open = max(self.max_open, sum(connection.takes_room for connection in self._connections))
         return session
 
     def _answer_http(self, request: Request, session: Session) -> Response:

@@ -77,6 +77,19 @@ async def test_connections(sandbox, connect):
     assert [session.port for session in box.sessions] == [box.addresses[n][1] for n in (0, 1, 0, 1)]
 
 
+async def test_connections_that_come_at_once(sandbox):
+    """The first are served, also where all are there before one is greeted, and the rest find no room."""
+    async with sandbox(max_connections=2) as box:
+        burst = [socket.create_connection(box.addresses[0]) for _ in range(5)]  # the loop has no turn meanwhile
+        streams = [await asyncio.open_connection(sock=one) for one in burst]
+        greetings = [(await reader.readline())[:4] for reader, _ in streams]
+        for _, writer in streams:
+            writer.close()
+
+    assert greetings == [b"220 "] * 2 + [b"421 "] * 3
+    assert box.max_open == 3
+
+
 async def test_who_has_been_told_goodbye_takes_no_room(sandbox, connect):
     """A client that has heard 221 may connect again at once, whatever TLS still has to say on the old connection."""
     async with sandbox(max_connections=1) as box, connect(box) as first:
