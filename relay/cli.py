@@ -147,7 +147,8 @@ def sandbox(
     """Run the SparkPost stand-in alone: for trying a configuration, and for the tests of your own applications.
 
     It demands STARTTLS and AUTH as SparkPost does, answers in SparkPost's words, and takes faults by magic address
-    (tempfail@, 550-5.7.1@, disconnect-after-dot@, ...). Point a relay at it with upstream.host, ports and tls.ca_file.
+    (tempfail@, 550-5.7.1@, disconnect-after-dot@, ...; docs/sandbox.md has them all). Point a relay at it with
+    upstream.host, ports and tls.ca_file.
     """
     from relay.sandbox.command import run_sandbox
 

@@ -112,6 +112,8 @@ def _check_types(document: Mapping[str, Any]) -> None:
         if not document.get(name):
             raise _missing(name)
     if "email_rfc822" not in document["content"]:
+        if any(name in document["content"] for name in _OTHER_CONTENT):  # SparkPost would take it
+            raise ApiError(422, "1400", "required field is missing", "the sandbox knows content.email_rfc822 only")
         raise _missing("content.email_rfc822")
     _check(document["content"], {"email_rfc822": str}, "content.")
     if len(document.get("campaign_id", "").encode("utf-8", "replace")) > MAX_CAMPAIGN_ID:

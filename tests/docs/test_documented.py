@@ -1,5 +1,6 @@
 """What the documentation promises exists, and what exists is documented: commands, metrics, log events, tolerances."""
 
+import os
 import re
 import subprocess
 import sys
@@ -20,10 +21,13 @@ from relay.core.tolerance import Tolerance
 from relay.observe.log import EVENTS
 from relay.observe.metrics import PREFIX, Metrics
 from relay.queue_cli import queue
+from relay.sandbox import HTTP_MODES, MAGIC, MODES, api
+from tests.support.environment import clean
 
 ROOT = Path(__file__).parents[2]
 MONITORING = (ROOT / "docs" / "monitoring.md").read_text()
 README = (ROOT / "README.md").read_text()
+SANDBOX = (ROOT / "docs" / "sandbox.md").read_text()
 
 LIMITING = [
     *[answer for answer in vars(reply).values() if isinstance(answer, Reply) and answer.limit is not None],
@@ -149,6 +153,50 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_every_fault_of_the_sandbox_is_documented():
+    """The three tables and those of the program agree, word for word."""
+    rows = re.findall(r"^\| `([^`]+)` \| (.*) \|$", SANDBOX, re.MULTILINE)
+
+    expected = [(name, fault.meaning) for table in (MAGIC, MODES, HTTP_MODES) for name, fault in table.items()]
+    assert sorted(rows) == sorted(expected)
+
+
+def test_every_fault_over_https_is_documented():
+    """It is a list of names, and those that the program has."""
+    paragraph = SANDBOX.split("Over HTTPS: ", 1)[1].split("\n\n", 1)[0]
+    known = {"http-NNN", "http-NNN-CODE", "permfail", "slow-dot", *api._INSTEAD, *api._AFTERWARDS}
+
+    assert set(re.findall(r"`([^`]+)@`", paragraph)) == known
+
+
+def test_the_fixture_of_the_sandbox_page(tmp_path):
+    """It is what it says: two tests that pass."""
+    code = SANDBOX.split("```python\n", 1)[1].split("```", 1)[0]
+    (tmp_path / "test_app.py").write_text(code)
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-c",
+            os.devnull,
+            "--rootdir",
+            tmp_path,
+            "-p",
+            "no:cacheprovider",
+            tmp_path,
+        ],
+        env=clean(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert ended.returncode == 0, ended.stdout
+    assert "2 passed" in ended.stdout
 
 
 def test_commands_in_the_readme_exist():
