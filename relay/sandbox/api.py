@@ -20,6 +20,7 @@ local part of a recipient's address:
 import base64
 import binascii
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,8 @@ from relay.sandbox.faults import GIBBERISH
 from relay.sandbox.records import Accepted, LoginAttempt, Session
 from relay.sandbox.rules import MAX_SUBACCOUNT, Login, Rules
 from relay.sandbox.transmissions import ApiError, Transmission, read
+
+_log = logging.getLogger(__name__)
 
 PREFIX: Final = "/api/v1"
 _SLOW: Final = 3000  # milliseconds
@@ -169,7 +172,8 @@ class Api:
             response = self._transmit(read(request.body, self._rules), login, mode, session)
         except ApiError as error:
             response = Response.of(error)
-        except OSError:  # the store
+        except OSError as error:
+            _log.error("an accepted message could not be stored: %s", error)
             response = _status(500)
         return replace(response, delay=response.delay + mode.delay)
 
@@ -193,8 +197,9 @@ class Api:
                 return _INSTEAD[name]
             if (asked := _STATUS_MAGIC.fullmatch(name)) is not None:
                 return _status(int(asked[1]), asked[2])
-        good = tuple(one for one, name in zip(wanted.recipients, names, strict=True) if name != "permfail")
-        usual = self._results(len(good), [one for one in wanted.recipients if one not in good] + list(wanted.rejected))
+        named = list(zip(wanted.recipients, names, strict=True))
+        good = tuple(one for one, name in named if name != "permfail")
+        usual = self._results(len(good), [one for one, name in named if name == "permfail"] + list(wanted.rejected))
         if not good:
             return usual
         answer = next((_AFTERWARDS[name] for name in names if name in _AFTERWARDS), mode.afterwards or usual)

@@ -130,10 +130,18 @@ class Store:
         if message.transmission is not None:
             facts["transmission"] = message.transmission
         self._write(f"{stem}.eml", message.content)
-        self._write(f"{stem}.json", json.dumps(facts, indent=2).encode() + b"\n")
+        try:
+            self._write(f"{stem}.json", json.dumps(facts, indent=2).encode() + b"\n")
+        except OSError:
+            (self._folder / f"{stem}.eml").unlink(missing_ok=True)
+            raise
 
     def _write(self, name: str, octets: bytes) -> None:
         """Whole or not at all: the name appears only when the octets are there."""
         draft = self._folder / f".{name}.part"
-        draft.write_bytes(octets)
-        os.replace(draft, self._folder / name)
+        try:
+            draft.write_bytes(octets)
+            os.replace(draft, self._folder / name)
+        except OSError:  # a full disk: what is there of it would keep it full
+            draft.unlink(missing_ok=True)
+            raise

@@ -93,7 +93,7 @@ def read(body: bytes, rules: Rules) -> Transmission:
     good = tuple(address for address in addresses if is_address(address))
     if not good:
         raise ApiError(400, "5002", "at least one valid recipient is required")
-    bad = tuple(address for address in addresses if address not in good)
+    bad = tuple(address for address in addresses if not is_address(address))
     fields = {name: value for name, value in document.items() if name != "content"}
     return Transmission(good, bad, document.get("return_path", ""), octets, fields)
 

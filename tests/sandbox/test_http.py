@@ -321,14 +321,15 @@ async def test_accepted_without_an_answer_by_mode(api):
     assert client.box.accepted[0].ambiguous
 
 
-async def test_a_store_that_cannot_be_written(api, tmp_path):
-    """500, and nothing is accepted."""
+async def test_a_store_that_cannot_be_written(api, tmp_path, caplog):
+    """500, the reason is logged, and nothing is accepted."""
     folder = tmp_path / "store"
     async with api(store=folder) as client:
         folder.rmdir()
         status, _ = await client.post(transmission())
 
     assert (status, client.box.accepted) == (500, [])
+    assert "could not be stored" in caplog.text
 
 
 async def test_chunks_and_expect(api):

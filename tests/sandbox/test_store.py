@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import resource
 
 
 async def test_files_of_a_message(sandbox, connect, tmp_path):
@@ -62,6 +63,31 @@ async def test_a_store_that_cannot_be_written(sandbox, connect, tmp_path, caplog
         assert (await client.mail()).startswith("250 ")
     assert len(box.accepted) == 1
     assert "could not be stored" in caplog.text
+
+
+async def test_what_does_not_fit_leaves_nothing(sandbox, connect, tmp_path):
+    """Half a file on a full disk would keep it full; here the limit of a file's size stands for it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with sandbox(store=tmp_path) as box, connect(box) as client:
+        await client.ready()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        try:
+            replies = [await client.mail(content=b"x\r\n" * lines) for lines in (4000, 1)]
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert [reply[:9] for reply in replies] == ["451 4.3.0", "250 2.0.0"]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".eml", ".json"]
+
+
+async def test_a_message_is_there_with_both_its_files_or_not_at_all(sandbox, connect, tmp_path):
+    """An .eml that was answered 451 would be one too many."""
+    async with sandbox(store=tmp_path) as box, connect(box) as client:
+        await client.ready()
+        (tmp_path / "00000001.json").mkdir()
+
+        assert (await client.mail()).startswith("451 4.3.0 ")
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001.json"]
 
 
 async def test_ambiguous_messages_are_stored(sandbox, connect, tmp_path):
