@@ -80,18 +80,20 @@ class Response:
         """Whether it is a success that a client can read."""
         return self.status == HTTPStatus.OK and self.octets is None
 
-    def wire(self, *, close: bool) -> bytes:
+    def wire(self, *, close: bool, to_head: bool) -> bytes:
+        """The octets of the answer. What answers HEAD has no body, nor has 204 or 304 (RFC 9110 §6.4.1)."""
         if self.octets is not None:
             return self.octets
-        body = json.dumps(self.document).encode()
+        empty = self.status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+        body = b"" if empty else json.dumps(self.document).encode()
         reason = HTTPStatus(self.status).phrase if self.status in set(HTTPStatus) else "Unknown"
         lines = [
             f"HTTP/1.1 {self.status} {reason}",
             "Content-Type: application/json",
-            f"Content-Length: {len(body)}",
+            *([] if empty else [f"Content-Length: {len(body)}"]),
             f"Connection: {'close' if close else 'keep-alive'}",
         ]
-        return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+        return "\r\n".join([*lines, "", ""]).encode("ascii") + (b"" if to_head else body)
 
     @classmethod
     def of(cls, error: ApiError) -> "Response":

@@ -233,21 +233,22 @@ class HttpConnection(asyncio.Protocol):
                     self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 return
             response = self._answer(request, self._session)
+            to_head = request.method == "HEAD"
             if response.delay:
                 self._busy = True
-                self._timer = self._loop.call_later(response.delay, self._say_late, response)
+                self._timer = self._loop.call_later(response.delay, self._say_late, response, to_head)
             else:
-                self._say(response)
+                self._say(response, to_head)
 
-    def _say_late(self, response: Response) -> None:
+    def _say_late(self, response: Response, to_head: bool) -> None:
         self._busy = False
-        self._say(response)
+        self._say(response, to_head)
         self._advance()
 
-    def _say(self, response: Response) -> None:
+    def _say(self, response: Response, to_head: bool = False) -> None:
         assert self._transport is not None  # timers end with the connection
         close = response.then is Then.CLOSE or not self._reader.keep_alive
-        self._write(response.wire(close=close))
+        self._write(response.wire(close=close, to_head=to_head))
         if response.then is Then.DROP:
             self._transport.abort()
         elif response.then is Then.HANG:

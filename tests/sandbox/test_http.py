@@ -371,6 +371,19 @@ async def test_what_is_no_request_ends_the_connection(api, octets):
         assert await client.reader.read() == b""
 
 
+@pytest.mark.parametrize("status", ["204", "304"])
+async def test_answers_without_a_body(api, status):
+    """What answers HEAD, and these statuses: the connection's next answer begins right behind."""
+    async with api() as client:
+        await client.send(request(b"", method="HEAD"))
+        head = await client.reader.readuntil(b"\r\n\r\n")
+        bare, _ = await client.post(transmission(f"http-{status}@example.org"))
+        again, _ = await client.post(transmission())
+
+    assert head.startswith(b"HTTP/1.1 405 ")
+    assert (bare, again) == (int(status), 200)
+
+
 async def test_a_request_that_ends_the_connection(api):
     """`Connection: close`, and HTTP/1.0."""
     async with api() as client:
