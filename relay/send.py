@@ -3,6 +3,7 @@
 import re
 import smtplib
 import socket
+import ssl
 from email.message import EmailMessage
 from email.utils import formatdate, getaddresses, make_msgid
 from pathlib import Path
@@ -112,12 +113,13 @@ def send_test_message(*, to: str, mail_from: str, via: str, login: str | None, p
         if not _is_one_address(text):
             print(f"{option} {text!r}: one address is expected, for example you@example.com")
             return 1
-    message = _message(to, mail_from, via)
-    print(f"{via}: connecting", flush=True)
+    shown = via.encode("utf-8", "backslashreplace").decode()  # a path may have octets that are no text
+    message = _message(to, mail_from, shown)
+    print(f"{shown}: connecting", flush=True)
     try:
         connection = _connect(via)
         if connection is None:
-            print(f"--via {via}: HOST:PORT is expected, for example localhost:2525, or unix:/path")
+            print(f"--via {shown}: HOST:PORT is expected, for example localhost:2525, or unix:/path")
             return 1
         with connection as relay:
             relay.ehlo()
@@ -128,13 +130,18 @@ def send_test_message(*, to: str, mail_from: str, via: str, login: str | None, p
                 relay.login(login, password)
             relay.send_message(message)
     except _NoGreeting:
-        print(f"{via}: no greeting came. TLS from the start (tls.mode: implicit) is not spoken here")
+        print(f"{shown}: no greeting came. TLS from the start (tls.mode: implicit) is not spoken here")
         return 1
     except smtplib.SMTPException as error:
         print(f"not accepted: {printable(_reason(error))}")
         return 1
+    except ssl.SSLError as error:
+        print(f"{shown}: no TLS could be agreed on: {error.reason or error}")
+        return 1
     except OSError as error:
-        print(f"{via}: {error.strerror or error}. Does the relay listen there? Its log says where it does at start-up.")
+        print(
+            f"{shown}: {error.strerror or error}. Does the relay listen there? Its log says where it does at start-up."
+        )
         return 1
     print("accepted")
     return 0

@@ -521,6 +521,37 @@ def test_send_to_what_is_no_place(capsys, via):
     )
 
 
+def test_send_by_a_path_that_is_no_text(capsys):
+    """Octets outside UTF-8 are shown, and are no traceback."""
+    via = os.fsdecode(b"unix:/nowhere/\xff.sock")
+
+    assert send_test_message(to="b@example.net", mail_from="a@example.com", via=via, login=None, password=None) == 1
+    assert r"unix:/nowhere/\udcff.sock: No such file or directory. " in capsys.readouterr().out
+
+
+async def test_send_to_a_port_whose_starttls_is_none():
+    """That is not a question of who listens."""
+
+    async def converse(reader, writer):
+        writer.write(b"220 relay\r\n")
+        await reader.readline()
+        writer.write(b"250-relay\r\n250 STARTTLS\r\n")
+        await reader.readline()
+        writer.write(b"220 go\r\n")
+        await reader.read(1)
+        writer.write(b"500 what?\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(converse, "127.0.0.1", 0) as server:
+        via = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        status, out, _ = await run("send", "--to", "b@example.net", "--via", via)
+
+    assert status == 1
+    assert f"{via}: no TLS could be agreed on: " in out
+    assert "Does the relay listen there?" not in out
+
+
 @pytest.mark.parametrize(("sender", "domain"), [("App <a@example.com>", "example.com"), ("<>", socket.gethostname())])
 async def test_send_names_its_message_well(tmp_path, sender, domain):
     """The Message-ID is one whatever form the sender is given in."""
