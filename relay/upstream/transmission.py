@@ -30,6 +30,7 @@ TAIL: Final = b'"}}'
 _PIECE: Final = 64 * 1024
 _DOT: Final = b"\r\n.\r\n"
 _BRACES = re.compile(rb"(\{*)(\}*)")
+_MAX_METADATA: Final = 10_000  # octets (fact sheet 3.2)
 
 
 class NotOverHttps(Exception):
@@ -39,8 +40,9 @@ class NotOverHttps(Exception):
 def wishes(header: bytes) -> Mapping[str, Any]:
     """What the message's X-MSYS-API header asks of SparkPost; raises NotOverHttps.
 
-    `archive` does not exist over HTTP, and copies to `cc` and `bcc` are messages of their own there. A header that an
-    earlier version let pass and this one would not is left to SMTP too: SparkPost says what it thinks of it.
+    `archive` does not exist over HTTP, copies to `cc` and `bcc` are messages of their own there, and metadata has a
+    limit that it does not have over SMTP. A header that an earlier version let pass and this one would not is left to
+    SMTP too: SparkPost says what it thinks of it.
     """
     values = field_values(header, smtp_api.NAME)
     if not values:
@@ -54,6 +56,8 @@ def wishes(header: bytes) -> Mapping[str, Any]:
     copies = [name for name in smtp_api.COPIES if asked.get(name)]
     if copies:
         raise NotOverHttps(f"the message's X-MSYS-API header asks for {' and '.join(copies)} recipients")
+    if len(json.dumps(asked.get("metadata"))) > _MAX_METADATA:
+        raise NotOverHttps("the message has more than 10 KB of metadata")
     return asked
 
 

@@ -195,6 +195,7 @@ async def test_what_the_smtp_api_header_asks_for_goes_beside_the_message(tls_dir
         (b'X-MSYS-API: {"metadata": {"rate": 1e999}}\r\n', "1e999 is no number in JSON"),
         (b"X-MSYS-API: []\r\n", "must be of type 'json object'"),
         (b"X-MSYS-API: {}\r\nX-MSYS-API: {}\r\n", "several X-MSYS-API headers"),
+        (b'X-MSYS-API: {"metadata": {"x": "' + b"y" * 10_300 + b'"}}\r\n', "more than 10 KB of metadata"),
     ],
 )
 async def test_what_http_cannot_do_waits_for_smtp(tls_dir, header, reason):
