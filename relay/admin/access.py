@@ -14,6 +14,7 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
+from relay.admin import dashboard
 from relay.admin.desk import MappingGone
 from relay.core.lifecycle import IllegalTransition
 from relay.core.secret import Secret
@@ -23,7 +24,7 @@ from relay.sockets import peer_uid
 
 log = structlog.get_logger()
 
-PUBLIC: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "/api/v1/status"})
+PUBLIC: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "/api/v1/status", *dashboard.FILES})
 _SCHEME: Final = "Bearer "
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from relay.admin import dashboard
 from relay.admin.access import Guard, gate, mark
 from relay.admin.messages import Messages
 from relay.admin.pages import Pages
@@ -45,7 +46,7 @@ class AdminServer:
         """
         app = web.Application(middlewares=[gate(self._guard)], client_max_size=LARGEST_REQUEST)
         app.on_response_prepare.append(mark)
-        app.add_routes([*self._pages.routes(), *self._messages.routes()])
+        app.add_routes([*dashboard.routes(), *self._pages.routes(), *self._messages.routes()])
         self._runner = web.AppRunner(
             app,
             access_log=None,

@@ -10,6 +10,7 @@ import pytest
 import typer
 from prometheus_client.metrics import MetricWrapperBase
 
+from relay.admin import dashboard
 from relay.admin.access import PUBLIC
 from relay.admin.messages import Messages
 from relay.admin.pages import Pages
@@ -74,7 +75,7 @@ def test_every_http_path_is_documented():
     pages = Pages.__new__(Pages)
     documented = re.findall(r"^\| `(GET|POST) (/[^`]*)` \| (yes)? *\|", MONITORING, re.MULTILINE)
     served = set()
-    for route in [*Pages.routes(pages), *Messages(None).routes()]:
+    for route in [*dashboard.routes(), *Pages.routes(pages), *Messages(None).routes()]:
         path, _, choice = route.path.replace("{id}", "ID").partition("{command:")
         served |= {(route.method, path + command) for command in choice.rstrip("}").split("|")}
 
