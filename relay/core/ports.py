@@ -61,11 +61,12 @@ class Effort:
 
     `patience` (seconds) is the time within which the content must begin to leave, and the longest it may stand still
     before the final dot; after the dot the upstream's own limit applies. `whole`: all recipients or none, in one
-    transaction; else each gets its own outcome.
+    transaction; else each gets its own outcome, and they travel in groups that are halved `halvings` times.
     """
 
     patience: float
     whole: bool = False
+    halvings: int = 0
     permit: Permit = field(default_factory=Permit)
 
 

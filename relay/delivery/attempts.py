@@ -26,6 +26,8 @@ log = structlog.get_logger()
 
 What = TypeVar("What")
 
+# What has failed together so often may fail for one of them: fewer share a transaction then, each time.
+TOGETHER: Final = 2  # attempts
 PATIENCE: Final = 60.0  # seconds for the content to begin to leave: nobody waits at the other end
 RECORD_RETRY_FIRST, RECORD_RETRY_LONGEST = 0.5, 10.0  # seconds
 
@@ -137,7 +139,8 @@ class Attempts:
                 log.error(events.QUEUE_HELD, queue_id=message.queue_id, reason=bearer)
                 await self._insist(self._spool.hold, message.queue_id, bearer)
                 return False
-            report = await self._courier.deliver(message, claim.recipients, bearer, Effort(PATIENCE, permit=permit))
+            effort = Effort(PATIENCE, halvings=max(0, claim.attempts - TOGETHER), permit=permit)
+            report = await self._courier.deliver(message, claim.recipients, bearer, effort)
             return await self._write(claim, report)
         finally:
             self._started -= 1

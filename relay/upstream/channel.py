@@ -45,8 +45,10 @@ class SmtpChannel:
         attempt = _Attempt(message, login, effort)
         outcomes: dict[int, Outcome] = {}
         told: list[Outcome] = []
-        waiting: Sequence[int] = range(len(recipients))
         size = self._size(message, recipients, effort)
+        # With each halving another group goes first: after one that is met with silence the others are not tried.
+        first = size * effort.halvings % len(recipients)
+        waiting: Sequence[int] = [*range(first, len(recipients)), *range(first)] if first else range(len(recipients))
         loop = asyncio.get_running_loop()
         while waiting:
             group, waiting = waiting[:size], waiting[size:]
@@ -65,14 +67,17 @@ class SmtpChannel:
         return AttemptReport(done, attempt.endpoint, attempt.connect, attempt.transaction)
 
     def _size(self, message: Message, recipients: Sequence[Recipient], effort: Effort) -> int:
-        """Recipients of one transaction.
+        """Recipients of one transaction: not always as many as may be.
 
         With an X-MSYS-API header each gets its own: SparkPost may queue some recipients of a message that it refuses
         (fact sheet 2.3, SD-2121), and a retry would reach these twice.
         """
         if effort.whole or len(recipients) == 1:
             return len(recipients)
-        return 1 if has_field(message.content.header, smtp_api.NAME) else self._recipients_per_transaction
+        if has_field(message.content.header, smtp_api.NAME):
+            return 1
+        together = min(len(recipients), self._recipients_per_transaction)
+        return max(1, together >> effort.halvings)
 
     async def _transaction(
         self, attempt: _Attempt, recipients: Sequence[Recipient], started: float, *, fresh: bool = False

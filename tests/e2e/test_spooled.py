@@ -385,3 +385,30 @@ async def test_with_an_smtp_api_header_each_recipient_has_its_own_transaction(tm
 
     assert code == 250
     assert [one.recipients for one in sandbox.accepted] == [("b@example.net",), ("c@example.net",)]
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        *["disconnect", "gibberish", "silent", "421-4.3.2", "disconnect-in-data"],
+        *["451-4.3.0-after-dot", "421-4.3.2-after-dot", "disconnect-after-dot", "silent-after-dot"],
+    ],
+)
+async def test_one_recipient_for_whom_all_fail_does_not_keep_the_others_for_ever(tmp_path, poison):
+    """Whatever ends the transaction: what has failed together is tried in smaller groups, and the others get it."""
+    good = [f"r{number}@example.net" for number in range(6)]
+    recipients = [f"{poison}@example.net", *good]
+    quick = {"cut_through_deadline": "100ms", "retry": {"first": "10ms", "max": "20ms"}}
+    upstream = {"timeouts": {"command": "200ms", "final_dot": "200ms", "data_progress": "200ms"}}
+    async with (
+        sandbox_with(tmp_path / "tls") as sandbox,
+        relay_to(sandbox, **spooled(tmp_path, delivery=quick, upstream=upstream)) as relay,
+    ):
+        code, _ = await send(port_of(relay), *recipients)
+        (entry,) = await settled(
+            relay, lambda found: [one.fate for one in found[0].recipients[1:]] == [Fate.DELIVERED] * len(good)
+        )
+
+    assert code == 250
+    assert entry.recipients[0].fate is Fate.PENDING
+    assert {recipient for one in sandbox.accepted if not one.ambiguous for recipient in one.recipients} == set(good)

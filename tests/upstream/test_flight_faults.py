@@ -646,7 +646,7 @@ class Way:
 
     async def send(self, mail: Mail, permit: Permit | None = None, *, whole: bool = False) -> list[Outcome]:
         message = Message(mail.name, ENVELOPE, mail.content)
-        effort = Effort(10, whole, permit or Permit())
+        effort = Effort(10, whole, permit=permit or Permit())
         report = await self.channel.send(message, mail.recipients, LOGIN, effort)
         assert [recipient for recipient, _ in report.outcomes] == list(mail.recipients)
         return [outcome for _, outcome in report.outcomes]
