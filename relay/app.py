@@ -56,16 +56,9 @@ from relay.policy.identity import Decision, Identities
 from relay.policy.rates import Quotas
 from relay.policy.resolver import PolicyResolver
 from relay.spool.sqlite import SqliteSpool, path_of
+from relay.upstream.assembly import build_https, build_sessions
 from relay.upstream.channel import SmtpChannel
-from relay.upstream.dial import Dialler
-from relay.upstream.http_api import HttpChannel
-from relay.upstream.pipelining import Level, Pipelining
-from relay.upstream.pool import Pool, PoolLimits
-from relay.upstream.race import Slots
 from relay.upstream.reach import DialReach
-from relay.upstream.session import Session
-from relay.upstream.smtp import Handshake, Secured, verifying_context
-from relay.upstream.timeouts import HandshakeTimeouts, SessionTimeouts
 
 log = structlog.get_logger()
 
@@ -130,8 +123,8 @@ class Relay:
             self._clock.monotonic, self._circuits_changed, self._last_resort, self._credentials.current
         )
         watch = UpstreamWatch(self.circuits, self.metrics, self._ports_in_use)
-        dialler, self._pool = build_upstream(config, watch, self._credentials)
-        self._https = build_https(config, self._credentials)
+        dialler, self._pool = build_sessions(config, watch, self._credentials.current)
+        self._https = build_https(config, self._credentials.api_url)
         self._proof = ProofByRoute(self._pool, self._https, self.circuits, self._last_resort)
         self._prober = Prober(self.circuits, DialReach(dialler, self._pool), self._proof, self._clock)
         self.failed = asyncio.Event()
@@ -358,43 +351,3 @@ class Relay:
             await self.admin.stop()
         if self.spool is not None:
             await self.spool.close()
-
-
-def build_handshake(config: Config) -> Handshake:
-    """How connections to SparkPost begin, as `upstream` says."""
-    upstream = config.upstream
-    return Handshake(
-        hostname=config.hostname,
-        tls=verifying_context(upstream.tls.ca_file, upstream.tls.minimum),
-        server_name=upstream.tls.server_name,
-        timeouts=HandshakeTimeouts(upstream.timeouts.connect, upstream.timeouts.banner, upstream.timeouts.command),
-        session_timeouts=SessionTimeouts(
-            upstream.timeouts.command, upstream.timeouts.data_progress, upstream.timeouts.final_dot
-        ),
-        messages=upstream.messages_per_connection,
-        pipelining=Pipelining(Level[upstream.pipelining.upper()]),
-    )
-
-
-def build_upstream(config: Config, watch: UpstreamWatch, credentials: Credentials) -> tuple[Dialler[Secured], Pool]:
-    """The dialler and the sessions with SparkPost, as `upstream` says."""
-    upstream = config.upstream
-    handshake = build_handshake(config)
-    dialler = Dialler(handshake.secure, fallback_after=upstream.fallback_after, watcher=watch, discard=Secured.quit)
-
-    async def open_session(login: Login, deadline: float, slots: Slots) -> Session:
-        return await handshake.log_in(await dialler.dial(login.target, deadline, slots), login)
-
-    limits = PoolLimits(upstream.connections, upstream.messages_per_connection, upstream.idle_timeout)
-    return dialler, Pool(open_session, limits, credentials.current)
-
-
-def build_https(config: Config, credentials: Credentials) -> HttpChannel:
-    """The way over HTTPS, as `upstream` says. It connects when it is used."""
-    upstream = config.upstream
-    return HttpChannel(
-        credentials.api_url,
-        verifying_context(upstream.tls.ca_file, upstream.tls.minimum),
-        connections=upstream.connections,
-        connect_seconds=upstream.timeouts.connect,
-    )

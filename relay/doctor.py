@@ -13,12 +13,12 @@ from enum import StrEnum
 from typing import Final
 
 from relay.admin.tables import printable
-from relay.app import build_handshake, build_https
 from relay.config import Config
 from relay.core.login import Assignment, Login, Target, origin
 from relay.core.outcome import Answer, Cause, Fact, Failure, FailureKind, HttpAnswer, Outcome, Phase, classify
 from relay.policy.credentials import Credentials
 from relay.upstream.addresses import Candidate, resolved
+from relay.upstream.assembly import build_handshake, build_https
 from relay.upstream.failure import UpstreamFailure, not_now
 from relay.upstream.http_api import HttpChannel
 from relay.upstream.smtp import Handshake
@@ -69,7 +69,7 @@ async def examine(config: Config) -> int:
     config = _impatient(config)
     handshake = build_handshake(config)
     credentials = Credentials.from_config(config)
-    channel = build_https(config, credentials)
+    channel = build_https(config, credentials.api_url)
     https = _Https(channel, credentials) if config.upstream.http.enabled else None
     logins = [credentials.login_for(Assignment("doctor", name, None)) for name in config.credentials]
     targets = dict.fromkeys([login.target for login in logins] or [Target(config.upstream.host, config.upstream.ports)])

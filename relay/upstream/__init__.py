@@ -2,4 +2,5 @@
 
 `dial` finds a port that works, `smtp` makes an authenticated session of it, `session` runs transactions on it, `pool`
 keeps sessions for the next message of the same login, and `channel` is all of that behind one method.
+`http_api` is the other way, by the same contract; `assembly` builds both as the configuration says.
 """

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from relay.app import Relay, SystemClock
+from relay.app import Relay
+from relay.clock import SystemClock
 from relay.core.lifecycle import Fate, State
 from relay.core.spooled import Entry
 from relay.observe import log as events

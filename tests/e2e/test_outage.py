@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.app import SystemClock
+from relay.clock import SystemClock
 from relay.core.lifecycle import State
 from relay.observe import log as events
 from relay.sandbox import Port

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from relay.app import SystemClock
+from relay.clock import SystemClock
 from relay.core.lifecycle import Event
 from relay.core.spooled import SpoolUnavailable
 from relay.spool import health, writer

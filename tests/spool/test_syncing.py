@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.app import SystemClock
+from relay.clock import SystemClock
 from relay.core.lifecycle import State
 from relay.core.spooled import Unreadable
 from relay.spool.sqlite import SqliteSpool
