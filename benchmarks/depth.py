@@ -17,6 +17,7 @@ from relay.core.lifecycle import State
 from relay.core.login import Assignment
 from relay.core.message import Content, MemoryBody, Message
 from relay.core.spooled import Claimed, Deposit
+from relay.spool.opening import open_spool
 from relay.spool.sqlite import SqliteSpool
 
 LANES = 10
@@ -66,9 +67,9 @@ async def measure(directory: Path, depths: Sequence[int]) -> list[Row]:
         spools = []
         for depth in depths:
             path = Path(scratch, f"{depth}.db")
-            await (await SqliteSpool.open(path, BenchmarkClock(), reserve=0)).close()
+            await (await open_spool(path, BenchmarkClock(), reserve=0)).close()
             fill(path, 0, depth)
-            spools.append(await SqliteSpool.open(path, BenchmarkClock(), reserve=0))
+            spools.append(await open_spool(path, BenchmarkClock(), reserve=0))
             stack.push_async_callback(spools[-1].close)
         rounds = [[await _prices(spool, number) for spool in spools] for number in range(ROUNDS + 1)]
     return [

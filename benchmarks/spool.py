@@ -20,7 +20,7 @@ from statistics import median
 from benchmarks import depth, disk
 from benchmarks.disk import Limit
 from relay.observe import log as events
-from relay.spool.sqlite import SqliteSpool
+from relay.spool.opening import open_spool
 
 SIZES = [2_000, 50_000, 1_000_000]
 PUTTERS = [1, 10, 50]
@@ -96,7 +96,7 @@ def _round(plan: Plan, size: int, putters: int, number: int) -> dict[str, float]
 
 
 async def _spool(place: Path, size: int, putters: int, plan: Plan) -> float:
-    spool = await SqliteSpool.open(place / "spool.db", depth.BenchmarkClock(), reserve=0)
+    spool = await open_spool(place / "spool.db", depth.BenchmarkClock(), reserve=0)
     make = depth.deposits(size)
     limit = Limit(size, plan.seconds, plan.octets)
 

@@ -55,7 +55,8 @@ from relay.policy.credentials import Credentials
 from relay.policy.identity import Decision, Identities
 from relay.policy.rates import Quotas
 from relay.policy.resolver import PolicyResolver
-from relay.spool.sqlite import SqliteSpool, path_of
+from relay.spool.opening import open_spool, path_of
+from relay.spool.sqlite import SqliteSpool
 from relay.upstream.assembly import build_https, build_sessions
 from relay.upstream.channel import SmtpChannel
 from relay.upstream.reach import DialReach
@@ -144,7 +145,7 @@ class Relay:
         config = self._config
         if config.spool.url != "none":
             path = socket_path(config, os.environ)
-            self.spool = await SqliteSpool.open(
+            self.spool = await open_spool(
                 path_of(config.spool.url),
                 self._clock,
                 reserve=config.spool.reserve,

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import depth, spool
 from benchmarks.spool import read_plan
 from relay.core.lifecycle import State
-from relay.spool.sqlite import SqliteSpool
+from relay.spool.opening import open_spool
 
 
 def test_quick_is_short_but_goes_deep_enough() -> None:
@@ -21,10 +21,10 @@ async def test_what_is_filled_in_is_what_the_spool_would_have_written(tmp_path: 
     """All of it can be claimed and is whole, and the counts that are kept are right, also when more is added."""
     path = tmp_path / "spool.db"
     for first, end in ((0, 30), (30, 100)):
-        await (await SqliteSpool.open(path, depth.BenchmarkClock(), reserve=0)).close()
+        await (await open_spool(path, depth.BenchmarkClock(), reserve=0)).close()
         depth.fill(path, first, end)
 
-    kept = await SqliteSpool.open(path, depth.BenchmarkClock(), reserve=0)
+    kept = await open_spool(path, depth.BenchmarkClock(), reserve=0)
     stats, claimed = await kept.stats(), await kept.claim(1000)
     await kept.close()
 

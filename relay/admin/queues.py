@@ -24,7 +24,7 @@ from relay.policy.identity import Identities
 from relay.policy.resolver import PolicyResolver
 from relay.spool.database import SpoolFull, SpoolUnusable
 from relay.spool.lock import Holder, SpoolInUse, holder
-from relay.spool.sqlite import SqliteSpool
+from relay.spool.opening import open_spool
 
 FAILED: Final = 1
 UNAVAILABLE: Final = 69  # sysexits(3), as for all commands
@@ -168,7 +168,7 @@ class RestingQueue:
         """Raises SpoolInUse, or QueueError where the spool cannot be opened."""
         self._runner = asyncio.Runner()
         try:
-            self._spool = self._runner.run(SqliteSpool.open(database, SystemClock(), reserve=0))
+            self._spool = self._runner.run(open_spool(database, SystemClock(), reserve=0))
         except SpoolUnusable as error:
             self._runner.close()
             raise QueueError(str(error), UNAVAILABLE if isinstance(error, SpoolFull) else CONFIG) from error

@@ -7,17 +7,16 @@ people search for to the other's, large content to threads of its own. The file 
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import structlog
 
 from relay.core.lifecycle import ENDED, Event, State
 from relay.core.login import Assignment
 from relay.core.message import Content
-from relay.core.ports import Clock
 from relay.core.spooled import (
     Claim,
     Claimed,
@@ -32,15 +31,14 @@ from relay.core.spooled import (
     Unreadable,
 )
 from relay.observe import log as events
-from relay.spool import claims, commands, database, reading, rows
+from relay.spool import claims, commands, reading, rows
 from relay.spool.background import Background
 from relay.spool.ballast import Ballast
 from relay.spool.clock import SpoolClock
 from relay.spool.content import ContentStore, Draft
-from relay.spool.database import SpoolFull, unusable
 from relay.spool.files import ContentFiles
 from relay.spool.health import Health
-from relay.spool.lock import INSTANT, SpoolLock
+from relay.spool.lock import SpoolLock
 from relay.spool.reader import Reader
 from relay.spool.room import Room
 from relay.spool.rows import Arrival, Now, Report
@@ -48,91 +46,42 @@ from relay.spool.writer import Writer, is_of_kind, unavailable_by
 
 log = structlog.get_logger()
 
-SCHEME: Final = "sqlite:"
 SWEEP: Final = 500  # messages in one go of what is done now and then
 
 
-def path_of(url: str) -> Path:
-    """The database file that a `spool.url` names: `sqlite:/absolute/path` or `sqlite:relative/path`."""
-    return Path(url.removeprefix(SCHEME))
-
-
 class SqliteSpool:
-    """One open spool. Made by `open`."""
+    """One open spool. Made by `opening.open_spool`."""
 
     def __init__(
-        self, path: Path, lock: SpoolLock, store: ContentStore, clock: Clock, reserve: int, ballast: Ballast
+        self,
+        path: Path,
+        lock: SpoolLock,
+        store: ContentStore,
+        ballast: Ballast,
+        room: Room,
+        clock: SpoolClock,
+        wall: Callable[[], float],
     ) -> None:
         self.path = path
         self._lock = lock
         self._store = store
-        self._wall = clock.now
-        self._room = Room(path.parent, reserve, clock.monotonic)
         self._ballast = ballast
+        self._room = room
+        self._clock = clock
+        self._wall = wall
         self._health = Health(path, self._probe)
         self._background = Background()
         self._loading: set[str] = set()  # claims of ours that are being read, however long that takes
         self._unused: set[str] = set()  # claims of ours that nobody has heard of
         self._doomed: set[str] = set()  # files whose rows could not be committed
-        self._clock = _prepare(path, clock)
         self._writer = Writer(path, self._database_heard, ballast.is_needed, self._make_room)
         self._files = ContentFiles(store, self._background)
         # Two readers: no search of a person makes the mail wait.
         self._reader = Reader(path, "spool-reader")
         self._archive = Reader(path, "spool-archive")
 
-    @classmethod
-    async def open(
-        cls, path: Path, clock: Clock, *, reserve: int, socket: str | None = None, patience: float = INSTANT
-    ) -> Self:
-        """Open or make the spool at `path`; `reserve` octets of the disk stay free, `socket` is noted in the lock.
-
-        Raises SpoolInUse if another process has it for over `patience` seconds, or SpoolUnusable with the cause and the
-        remedy. Claims that a dead process held are due.
-        """
-        path = database.real(path)
-        ballast = Ballast(path, reserve)
-        while True:
-            try:
-                locking = SpoolLock.take(path, socket=socket, patience=patience)
-                spool = await cls._open(path, clock, reserve, ballast, locking)
-            except SpoolFull:
-                if not ballast.give_up():
-                    raise
-            else:
-                await asyncio.to_thread(ballast.put_by)
-                return spool
-
-    @classmethod
-    async def _open(
-        cls, path: Path, clock: Clock, reserve: int, ballast: Ballast, locking: Awaitable[SpoolLock]
-    ) -> Self:
-        try:
-            lock = await locking
-        except OSError as error:
-            raise unusable(path, error) from error
-        try:
-            store = ContentStore(path)
-            store.prepare()
-            spool = cls(path, lock, store, clock, reserve, ballast)
-        except (OSError, sqlite3.Error) as error:
-            lock.close()
-            raise unusable(path, error) from error
-        except BaseException:
-            lock.close()
-            raise
-        try:
-            await spool._recover()
-        except (OSError, SpoolUnavailable) as error:
-            await spool.close()
-            raise unusable(path, error) from error
-        except BaseException:
-            await spool.close()
-            raise
-        return spool
-
-    async def _recover(self) -> None:
-        """What the process before this one has left behind."""
+    async def recover(self) -> None:
+        """Put in order what the process before this one has left behind; raises OSError or SpoolUnavailable."""
         now = self._now()
 
         def take_over(connection: sqlite3.Connection) -> claims.Lost:
@@ -405,16 +354,3 @@ class SqliteSpool:
 
 _MEND: Final = "Stop the relay and mend the file with sqlite3's .recover, or .dump where its build has none"
 _ORPHAN: Final = "no message of the spool has this content: it was being received when the relay was stopped"
-
-
-def _prepare(path: Path, clock: Clock) -> SpoolClock:
-    """Bring the file up to date; the clock goes on from where it was."""
-    before, version = database.prepare(path)
-    if before != version:
-        log.info(events.SPOOL_MIGRATED, path=str(path), schema_before=before, schema=version)
-    connection = database.connect(path)
-    try:
-        time, wall = rows.read_time(connection) or (0.0, clock.now())
-    finally:
-        connection.close()
-    return SpoolClock(clock, time=time, wall=wall)

@@ -13,6 +13,7 @@ from relay.clock import SystemClock
 from relay.core.lifecycle import Event
 from relay.core.spooled import SpoolUnavailable
 from relay.spool import health, writer
+from relay.spool.opening import open_spool
 from relay.spool.sqlite import SqliteSpool
 from tests.support.mail import LARGE, SMALL, deferred, delivered, deposit, in_draft
 
@@ -70,7 +71,7 @@ def _say(answer: dict[str, Any]) -> None:
 async def _main(path: Path) -> None:
     health.RECOVERY_SECONDS = RECOVERY  # type: ignore[misc]
     writer.LOG_LIMIT = LOG_LIMIT  # type: ignore[misc]
-    spool = await SqliteSpool.open(path, SystemClock(), reserve=0)
+    spool = await open_spool(path, SystemClock(), reserve=0)
     _say({"done": "open"})
     while line := await asyncio.to_thread(sys.stdin.readline):
         try:

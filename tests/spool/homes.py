@@ -7,6 +7,7 @@ from typing import Protocol
 
 from relay.core.lifecycle import State
 from relay.core.ports import Archive, Spool
+from relay.spool.opening import open_spool
 from relay.spool.sqlite import SqliteSpool
 from tests.support.clock import ManualClock
 from tests.support.memory_spool import MemorySpool
@@ -82,7 +83,7 @@ class SqliteHome:
 
     async def start(self) -> None:
         self.directory.mkdir(exist_ok=True)
-        self._spool = await SqliteSpool.open(self.path, self.clock, reserve=RESERVE)
+        self._spool = await open_spool(self.path, self.clock, reserve=RESERVE)
 
     async def stop(self) -> None:
         if self._spool is not None:

@@ -17,8 +17,8 @@ from relay.core.spooled import SpoolUnavailable
 from relay.observe import log as events
 from relay.spool.ballast import SIZE, Ballast
 from relay.spool.database import SpoolFull
+from relay.spool.opening import open_spool
 from relay.spool.room import free
-from relay.spool.sqlite import SqliteSpool
 from tests.spool.driven import small_disk
 from tests.support.clock import ManualClock
 from tests.support.mail import LARGE, delivered, deposit
@@ -35,7 +35,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @asynccontextmanager
 async def opened(disk: Path, reserve: int = RESERVE) -> Any:
-    spool = await SqliteSpool.open(disk / "spool.db", ManualClock(), reserve=reserve)
+    spool = await open_spool(disk / "spool.db", ManualClock(), reserve=reserve)
     try:
         yield spool
     finally:

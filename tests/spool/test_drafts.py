@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from relay.core.spooled import Deposit, SpoolUnavailable
 from relay.ingress.body import StoredBody
 from relay.spool.content import joined
-from relay.spool.sqlite import SqliteSpool
+from relay.spool.opening import open_spool
 from tests.spool.driven import driven, small_disk
 from tests.spool.homes import SqliteHome
 from tests.support.clock import ManualClock
@@ -144,7 +144,7 @@ async def test_no_descriptors_left_is_no_defect(sqlite: SqliteHome, monkeypatch:
 async def test_where_there_is_no_room_for_drafts_there_are_none(tmp_path: Path) -> None:
     """Bodies go to temporary files then, as without a spool; one that is a draft already has no more room."""
     with small_disk(tmp_path / "disk", "6m") as disk:
-        spool = await SqliteSpool.open(disk / "spool.db", ManualClock(), reserve=2_000_000)
+        spool = await open_spool(disk / "spool.db", ManualClock(), reserve=2_000_000)
         body = StoredBody(drafts=spool)
         body.append(LARGE)
         assert not body.in_memory

@@ -15,7 +15,8 @@ from relay.core.lifecycle import State
 from relay.spool import database
 from relay.spool.database import APPLICATION_ID, SCHEMA_VERSION, SpoolFull, SpoolUnusable
 from relay.spool.lock import Holder, SpoolInUse, holder
-from relay.spool.sqlite import SqliteSpool, path_of
+from relay.spool.opening import open_spool, path_of
+from relay.spool.sqlite import SqliteSpool
 from tests.spool.driven import driven, make_read_only, small_disk
 from tests.spool.homes import SqliteHome
 from tests.support.clock import ManualClock
@@ -23,7 +24,7 @@ from tests.support.mail import deposit
 
 
 async def _open(path: Path, **options: object) -> SqliteSpool:
-    return await SqliteSpool.open(path, ManualClock(), reserve=0, **options)  # type: ignore[arg-type]
+    return await open_spool(path, ManualClock(), reserve=0, **options)  # type: ignore[arg-type]
 
 
 async def _refused(path: Path) -> str:

@@ -11,7 +11,7 @@ import pytest
 from relay.clock import SystemClock
 from relay.core.lifecycle import State
 from relay.core.spooled import Unreadable
-from relay.spool.sqlite import SqliteSpool
+from relay.spool.opening import open_spool
 from tests.spool.driven import driven
 from tests.support.mail import LARGE, SMALL
 
@@ -90,7 +90,7 @@ async def test_a_disk_that_loses_what_was_not_synced_has_every_message_that_was_
 
 
 async def _check(database: Path, promised: dict[str, tuple[bytes, State]]) -> None:
-    spool = await SqliteSpool.open(database, SystemClock(), reserve=0)
+    spool = await open_spool(database, SystemClock(), reserve=0)
     try:
         assert {entry.queue_id: entry.state for entry in (await spool.page()).entries} == {
             queue_id: state for queue_id, (_, state) in promised.items()

@@ -15,6 +15,7 @@ import pytest
 from relay.core.lifecycle import LEASE, Event, IllegalTransition, State
 from relay.core.spooled import SpoolUnavailable, UnknownMessage
 from relay.spool import claims, database, health, reading, writer
+from relay.spool.opening import open_spool
 from relay.spool.sqlite import SqliteSpool
 from tests.spool.driven import small_disk
 from tests.spool.homes import SqliteHome
@@ -84,7 +85,7 @@ async def test_a_full_disk_refuses_mail_heals_when_there_is_room_and_loses_nothi
 async def test_below_the_reserve_no_mail_is_taken_and_what_becomes_of_the_old_is_written(small: SqliteHome) -> None:
     await small.spool.put(deposit("Q1", claimed=True))
     await small.stop()
-    spool = await SqliteSpool.open(small.path, ManualClock(), reserve=2_000_000)
+    spool = await open_spool(small.path, ManualClock(), reserve=2_000_000)
     try:
         await spool.claim(10)
         ballast = small.directory / "ballast"
