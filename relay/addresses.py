@@ -48,12 +48,36 @@ def completed(text: str, domain: str) -> str:
     return f"@{domain}".join([*pieces, text[start:]])
 
 
+def key(address: str) -> str:
+    """The same for addresses that mean the same mailbox: the domain's case does not matter (RFC 5321 §2.4)."""
+    local, at, domain = address.rpartition("@")
+    return local + at + domain.lower()
+
+
+def tokens(text: str) -> Iterator[tuple[str, str, int]]:
+    """The tokens, without white space and comments: the kind, the text, and where it ends. Raises AddressError.
+
+    Octets are read as well, where each is given as one character (latin-1).
+    """
+    position = 0
+    while position < len(text):
+        found = _TOKEN.match(text, position)
+        if found is None:
+            raise AddressError(f"{text[position : position + 20]!r} does not belong into an address, or is not closed")
+        position = found.end()
+        kind = found.lastgroup
+        if kind == "comment":
+            position = _end_of_comment(text, position)
+        elif kind is not None:  # white space has none
+            yield found[0] if kind == "special" else kind, found[0], position
+
+
 def _addresses(text: str) -> list[_Tokens]:
     """The tokens of each address, one or three of them; raises AddressError."""
     found: list[_Tokens] = []
     item: _Tokens = []
     within = False
-    for kind, token, end in _tokens(text):
+    for kind, token, end in tokens(text):
         if not within and kind in (",", ";"):
             found += _mailbox(item)
             item = []
@@ -64,12 +88,6 @@ def _addresses(text: str) -> list[_Tokens]:
             item.append((kind, token, end))
             within = kind == "<" or (within and kind != ">")
     return found + _mailbox(item)
-
-
-def key(address: str) -> str:
-    """The same for addresses that mean the same mailbox: the domain's case does not matter (RFC 5321 §2.4)."""
-    local, at, domain = address.rpartition("@")
-    return local + at + domain.lower()
 
 
 def _group_name(item: _Tokens) -> None:
@@ -90,28 +108,13 @@ def _mailbox(item: _Tokens) -> list[_Tokens]:
         raise AddressError(f"{shown!r} is no address; a name needs <> around its address, and a comma behind it")
     if match["address"] is None:
         return []
-    tokens = item[match.start("address") : match.end("address")]
-    address = "".join(token for _, token, _ in tokens)
+    own = item[match.start("address") : match.end("address")]
+    address = "".join(token for _, token, _ in own)
     if not address.isascii():
         raise AddressError(f"{shown!r} has characters outside ASCII in its address, and cannot be reached")
     if not _PRINTABLE.fullmatch(address):
         raise AddressError(f"{shown!r} has control characters in its address")
-    return [tokens]
-
-
-def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
-    """The tokens with their kinds, without white space and comments."""
-    position = 0
-    while position < len(text):
-        found = _TOKEN.match(text, position)
-        if found is None:
-            raise AddressError(f"{text[position : position + 20]!r} does not belong into an address, or is not closed")
-        position = found.end()
-        kind = found.lastgroup
-        if kind == "comment":
-            position = _end_of_comment(text, position)
-        elif kind is not None:  # white space has none
-            yield found[0] if kind == "special" else kind, found[0], position
+    return [own]
 
 
 def _end_of_comment(text: str, position: int) -> int:

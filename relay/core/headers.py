@@ -10,7 +10,6 @@ reads, and who may send as whom must not hang on a repair that SparkPost makes i
 """
 
 import re
-from collections.abc import Iterator
 from typing import Final
 
 from relay import addresses
@@ -27,17 +26,7 @@ _SPARKPOST = re.compile(rb"^(?P<name>X-MSYS-[!-9;-~]*|X-Binding)" + _REST + rb"\
 _ADDRESSES = re.compile(rb"^(?:Resent-)?(?:From|Sender|Reply-To|To|Cc)" + _REST, _FLAGS)
 _BLIND = re.compile(rb"^(?:Resent-)?Bcc" + _REST + rb"\n?", _FLAGS)
 
-# RFC 5322 §3.2.3 to §3.4: one letter for each kind of token, the token itself for a special. Atoms keep their dots.
-_TOKEN = re.compile(
-    rb"""  [\ \t\r\n]+
-      | (?P<a>[^\x00-\x20\x7f()<>\[\]:;@\\,"]+)
-      | (?P<q>"(?:[^"\\]|\\.)*+")
-      | (?P<l>\[[^\[\]\\]*\])
-      | (?P<special>[<>,:;@])
-      | (?P<comment>\()""",
-    re.VERBOSE | re.DOTALL,
-)
-_IN_COMMENT = re.compile(rb"(?:[^()\\]|\\.)*+([()])", re.DOTALL)
+# The kinds of tokens that `addresses` reads, and what a list of them is here (RFC 5322 §3.4).
 _MAILBOX: Final = "(?:(?:[aq]@[al]|[aql])*<[aq]@[al]>|[aq]@[al])"
 _MAILBOXES: Final = f",*(?:{_MAILBOX}(?:,+{_MAILBOX})*,*)?"
 _ITEM: Final = f"(?:{_MAILBOX}|[aql]+(?::{_MAILBOXES};)?)"  # a mailbox, a group, or a part of a name with commas
@@ -114,46 +103,19 @@ def from_addresses(header: bytes) -> tuple[Address, ...] | None:
     if len(fields) != 1 or len(fields[0]) > LONGEST_FROM:
         return None
     try:
-        tokens = list(_tokens(fields[0]))
-        kinds = "".join(kind for kind, _ in tokens)
+        tokens = list(addresses.tokens(fields[0].decode("latin-1")))
+        kinds = "".join([kind for kind, _, _ in tokens])
         if not ("@" in kinds and _ADDRESS_LIST.fullmatch(kinds)):
             return None
         return tuple(
             _address(tokens[found.start()][1], tokens[found.end() - 1][1]) for found in _ADDRESS.finditer(kinds)
         )
-    except PathError:
+    except (addresses.AddressError, PathError):
         return None
 
 
-def _tokens(value: bytes) -> Iterator[tuple[str, bytes]]:
-    """The tokens of a field's value with their kinds, without white space and comments; raises PathError."""
-    position = 0
-    while position < len(value):
-        found = _TOKEN.match(value, position)
-        if found is None:
-            raise PathError(f"octet {position} begins no token")
-        position = found.end()
-        kind = found.lastgroup  # None for white space
-        if kind == "comment":
-            position = _end_of_comment(value, position)
-        elif kind is not None:
-            yield found[0].decode("ascii") if kind == "special" else kind, found[0]
-
-
-def _end_of_comment(value: bytes, position: int) -> int:
-    """Where the comment ends whose bracket opened before `position`; comments nest (RFC 5322 §3.2.2)."""
-    depth = 1
-    while depth:
-        found = _IN_COMMENT.match(value, position)
-        if found is None:
-            raise PathError("a comment is not closed")
-        position = found.end()
-        depth += 1 if found[1] == b"(" else -1
-    return position
-
-
-def _address(local: bytes, domain: bytes) -> Address:
+def _address(local: str, domain: str) -> Address:
     """The address of an addr-spec's two sides; raises PathError for what no envelope could carry."""
-    if b"=?" in local + domain:  # some readers would decode it, though RFC 2047 §5 forbids encoded words here
+    if "=?" in local + domain:  # some readers would decode it, though RFC 2047 §5 forbids encoded words here
         raise PathError("an encoded word within an address")
-    return Address.parse(f"{local.decode('latin-1')}@{domain.decode('latin-1')}")
+    return Address.parse(f"{local}@{domain}")
