@@ -7,11 +7,11 @@ SparkPost is said where it is used; the replies are matched by code and enhanced
 
 from relay.sandbox.api import HTTP_MODES
 from relay.sandbox.faults import MAGIC
-from relay.sandbox.http import HttpPort
 from relay.sandbox.modes import MODES
+from relay.sandbox.ports import HttpPort, Port
 from relay.sandbox.records import Accepted, Direction, Exchange, LoginAttempt, Session, key_digest
 from relay.sandbox.rules import Rules
-from relay.sandbox.server import Port, Sandbox
+from relay.sandbox.server import Sandbox
 
 __all__ = [
     "HTTP_MODES",

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from relay.sandbox.api import PREFIX
 from relay.sandbox.certificates import CertificateError
-from relay.sandbox.http import HttpPort
-from relay.sandbox.server import Port, Sandbox
+from relay.sandbox.ports import HttpPort, Port
+from relay.sandbox.server import Sandbox
 
 
 async def run_sandbox(

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as far as an API needs it: one connection, its requests one after the other, and the port that it came to.
+"""HTTP/1.1 as far as an API needs it: one connection, its requests one after the other.
 
 Plain asyncio, as the rest of the sandbox is. A request has its length, or comes in chunks; what is no HTTP is answered
 400, and the connection ends.
@@ -8,11 +8,10 @@ import asyncio
 import re
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final, Self, cast
+from typing import Final, cast
 
 from relay.sandbox.answers import Then
-from relay.sandbox.api import HTTP_MODES, Request, Response
+from relay.sandbox.api import Request, Response
 from relay.sandbox.records import Direction, Exchange, Session
 from relay.sandbox.transmissions import ApiError
 from relay.tls import serve_tls
@@ -27,31 +26,6 @@ _LENGTH = re.compile(r"[0-9]+")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[^\r\n]*\r\n")
 _BAD_REQUEST: Final = ApiError(400, None, "Bad Request")
 _TOO_LARGE: Final = ApiError(413, None, "Request Entity Too Large")
-
-
-@dataclass(frozen=True, slots=True)
-class HttpPort:
-    """Where to listen for HTTP, and as what: `mode` is a key of `HTTP_MODES`."""
-
-    host: str = "127.0.0.1"
-    port: int = 0
-    mode: str = "normal"
-    tls: bool = True
-
-    def __post_init__(self) -> None:
-        if self.mode not in HTTP_MODES:
-            raise ValueError(f"there is no HTTP mode {self.mode!r}; there are: {', '.join(sorted(HTTP_MODES))}")
-        if not 0 <= self.port <= 65535:
-            raise ValueError(f"{self.port} is not a port: 1 to 65535, or 0 for any that is free")
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """A port from `HOST:PORT` or `HOST:PORT=MODE`; an IPv6 address stands in brackets."""
-        address, _, mode = text.partition("=")
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal():
-            raise ValueError(f"{text!r} is not HOST:PORT or HOST:PORT=MODE, for example 127.0.0.1:8443=503")
-        return cls(host.strip("[]"), int(port), mode or "normal")
 
 
 class RequestReader:

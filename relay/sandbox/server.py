@@ -20,38 +20,14 @@ from relay.sandbox.api import HTTP_MODES, Api, Request, Response
 from relay.sandbox.certificates import Certificates, Kind
 from relay.sandbox.connection import Connection
 from relay.sandbox.dialogue import Dialogue
-from relay.sandbox.http import HttpConnection, HttpPort
+from relay.sandbox.http import HttpConnection
 from relay.sandbox.modes import MODES, Mode
+from relay.sandbox.ports import HttpPort, Port
 from relay.sandbox.records import Accepted, LoginAttempt, Session, Store
 from relay.sandbox.rules import Rules
 
 _BACKLOG: Final = 512
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """Where to listen, and as what: `mode` is a key of `MODES`; `delay`, if given, replaces the delay of the mode."""
-
-    host: str = "127.0.0.1"
-    port: int = 0
-    mode: str = "normal"
-    delay: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"there is no port mode {self.mode!r}; there are: {', '.join(sorted(MODES))}")
-        if not 0 <= self.port <= 65535:
-            raise ValueError(f"{self.port} is not a port: 1 to 65535, or 0 for any that is free")
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """A port from `HOST:PORT` or `HOST:PORT=MODE`; an IPv6 address stands in brackets."""
-        address, _, mode = text.partition("=")
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal():
-            raise ValueError(f"{text!r} is not HOST:PORT or HOST:PORT=MODE, for example 127.0.0.1:2587=silent")
-        return cls(host.strip("[]"), int(port), mode or "normal")
 
 
 @dataclass(kw_only=True, eq=False)
