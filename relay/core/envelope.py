@@ -70,10 +70,6 @@ class ReversePath(NamedTuple):
 
     address: Address | None
 
-    @property
-    def null(self) -> bool:
-        return self.address is None
-
     def __str__(self) -> str:
         return "" if self.address is None else str(self.address)
 

@@ -4,7 +4,7 @@ The application gets SparkPost's own words where they are about its message or i
 is the relay's or the way's. Every answer carries the queue id, so that one search in the log leads to the rest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from relay.core import reply
@@ -24,8 +24,6 @@ _HINTS: Final[Mapping[Cause, str]] = {
     Cause.NO_HTTP_GRANT: "for HTTPS the API key needs the permission Transmissions: Read/Write",
     Cause.SMTP_ONLY: "SparkPost cannot take this message over HTTPS, it has to wait for SMTP",
 }
-
-Results = Sequence[tuple[Recipient, Outcome]]
 
 
 def answer(report: AttemptReport, queue_id: str, assignment: Assignment) -> Reply:

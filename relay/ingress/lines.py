@@ -65,7 +65,7 @@ class CommandLines:
             return self._unfinished(in_auth=in_auth) if start < len(octets) else None
         line_end = _CRLF if end > start and octets[end - 1] == _CR else _LF
         if self._overlong or end - start > COMMAND_LIMIT or line_end is not self.line_end:
-            mishap = self._unusual(octets, start, end, line_end, in_auth=in_auth)
+            mishap = self._unusual(start, end, line_end, in_auth=in_auth)
             if mishap is not None:
                 return mishap
         self._at = end + 1
@@ -81,7 +81,7 @@ class CommandLines:
             self._octets, self._at = self._octets[-1:], 0  # it may be the CR of the line end
         return None
 
-    def _unusual(self, octets: bytes, start: int, end: int, line_end: LineEnd, *, in_auth: bool) -> Mishap | None:
+    def _unusual(self, start: int, end: int, line_end: LineEnd, *, in_auth: bool) -> Mishap | None:
         """The first line, or one that is perhaps none; what it is taken for in that case."""
         if self._begins_with_tls():
             return Mishap.TLS_HANDSHAKE

@@ -101,7 +101,7 @@ class Handshake:
             use_tls=False,
         )
         try:
-            await self._greet(client, sock)
+            await self._greet(client)
             await self._begin_tls(client, self._server_name or candidate.endpoint.host)
         except BaseException:
             _abort(client)
@@ -131,7 +131,7 @@ class Handshake:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
-    async def _greet(self, client: SMTP, sock: socket.socket) -> None:
+    async def _greet(self, client: SMTP) -> None:
         limit = self._timeouts.banner
         try:
             await client.connect(timeout=limit)

@@ -49,7 +49,7 @@ async def test_a_null_reverse_path_stays_null(home: Home) -> None:
 
     (claim,) = (await home.spool.claim(1)).claims
 
-    assert claim.message.envelope.reverse_path.null
+    assert claim.message.envelope.reverse_path.address is None
 
 
 async def test_a_queue_id_cannot_be_put_twice(home: Home) -> None:

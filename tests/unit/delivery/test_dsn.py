@@ -232,7 +232,7 @@ def test_it_goes_to_the_reverse_path_from_nobody() -> None:
     """With the null reverse-path, so that no report about it can come back (RFC 5321 §4.5.5)."""
     envelope = told(about()).message.envelope
 
-    assert envelope.reverse_path.null
+    assert envelope.reverse_path.address is None
     assert [str(one) for one in envelope.recipients] == ["shop@example.com"]
 
 
