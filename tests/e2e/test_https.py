@@ -16,48 +16,22 @@ import pytest
 from structlog.testing import capture_logs
 
 from relay.app import Relay
-from relay.clock import SystemClock
 from relay.core.lifecycle import Fate, State
 from relay.core.spooled import Entry
 from relay.observe import log as events
 from relay.sandbox import HttpPort, Port, Sandbox
 from tests.support.admin import WITH_TOKEN, ask, keeping, tcp_of
 from tests.support.client import CONTENT, send
+from tests.support.clock import LaterClock
 from tests.support.ledger import read, settled, until
-from tests.support.running import KEY, port_of, relay_to, sandbox_with
+from tests.support.running import BLOCKED, KEY, port_of, relay_to, sandbox_with
 
 OTHER_KEY = "f" * 40
-BLOCKED = [
-    "silent",
-    "drop",
-    "gibberish",
-    "permfail-banner",
-    "endless-banner",
-    "no-starttls",
-    "refuse-starttls",
-    "handshake-drop",
-    "handshake-hang",
-    "wrong-name",
-    "expired",
-    "untrusted",
-]
 IMPATIENT = {"connect": "1s", "banner": "400ms", "command": "400ms"}
 TWO_CREDENTIALS = {
     "credentials": {"default": {"api_key": KEY}, "other": {"api_key": OTHER_KEY}},
     "identities": [{"name": "other", "match": {"mail_from": "*@other.example"}, "credential": "other"}, {}],
 }
-
-
-class LaterClock(SystemClock):
-    """The real clock, and so much later."""
-
-    later = 0.0
-
-    def now(self) -> float:
-        return super().now() + self.later
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self.later
 
 
 @contextlib.asynccontextmanager
@@ -67,7 +41,7 @@ async def blocked(
     http: str = "normal",
     spool: bool = True,
     rules: dict[str, Any] | None = None,
-    clock: SystemClock | None = None,
+    clock: LaterClock | None = None,
     **sections: Any,
 ) -> AsyncIterator[tuple[Sandbox, Relay]]:
     """A relay that may use HTTPS in front of a SparkPost whose SMTP ports have these modes: drop, if none is given."""

@@ -14,6 +14,7 @@ from relay.clock import SystemClock
 from relay.ingress import patience as patience_module
 from relay.ingress.bans import LONGEST_DELAY
 from tests.support.client import send
+from tests.support.ledger import until
 from tests.support.running import port_of, relay_to, sandbox_with
 from tests.support.wire import ENVELOPE, MESSAGE, talk
 
@@ -40,13 +41,6 @@ def met(relay) -> dict[str, float]:
     """limits_total, by limit."""
     samples = next(metric.samples for metric in relay.metrics.limits.collect())
     return {sample.labels["limit"]: sample.value for sample in samples}
-
-
-async def until(condition) -> None:
-    """Wait for something that is about to happen."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - nobody tells of it
-            await asyncio.sleep(0.01)
 
 
 def last_line(heard: bytes) -> str:

@@ -5,6 +5,7 @@ import asyncio
 from relay.core import reply
 from relay.ingress import session as session_module
 from relay.ingress.intake import CutThrough
+from tests.support.ledger import until
 from tests.support.running import port_of, relay_to, sandbox_with
 
 ENVELOPE = b"EHLO c\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"
@@ -28,13 +29,6 @@ async def ended(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, octe
     heard = await asyncio.wait_for(reader.read(), 20)
     writer.close()
     return heard.splitlines()[0]
-
-
-async def until(condition) -> None:
-    """Returns once it holds."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what it waits for tells nobody
-            await asyncio.sleep(0)
 
 
 async def test_header_sections_beyond_the_memory_wait_and_are_served(tmp_path):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from relay.clock import SystemClock
 from relay.core.lifecycle import State
 from relay.observe import log as events
 from relay.sandbox import Port
 from tests.support.client import send
+from tests.support.clock import LaterClock
 from tests.support.running import port_of, relay_to, sandbox_with
 
 MESSAGES = 10_000
@@ -18,18 +18,6 @@ CLIENTS = 8
 BODY = b"y" * 78 + b"\r\n"
 
 _NUMBER = re.compile(rb"^X-Number: (\d+)\r$", re.MULTILINE)
-
-
-class LaterClock(SystemClock):
-    """The real clock, and so much later."""
-
-    later = 0.0
-
-    def now(self) -> float:
-        return super().now() + self.later
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self.later
 
 
 def resident() -> int:

@@ -11,22 +11,7 @@ import pytest
 
 from relay.sandbox import Direction, Port
 from tests.support.client import send
-from tests.support.running import KEY, port_of, relay_to, sandbox_with
-
-BLOCKED = [
-    "silent",
-    "drop",
-    "gibberish",
-    "permfail-banner",
-    "endless-banner",
-    "no-starttls",
-    "refuse-starttls",
-    "handshake-drop",
-    "handshake-hang",
-    "wrong-name",
-    "expired",
-    "untrusted",
-]
+from tests.support.running import BLOCKED, KEY, port_of, relay_to, sandbox_with
 
 
 @pytest.mark.parametrize("mode", BLOCKED)

@@ -1,8 +1,10 @@
-"""Clocks that go only as a test moves them: one for what sleeps, one for what only asks how late it is."""
+"""Clocks that a test moves: for what sleeps, for what only asks how late it is, and for a whole relay."""
 
 import asyncio
 import itertools
 from heapq import heappop, heappush
+
+from relay.clock import SystemClock
 
 NOON = 1_764_000_000.0  # 2025-11-24
 
@@ -86,3 +88,15 @@ class ManualClock:
         """The host was off for so long: its monotonic clock begins anew."""
         self._wall += seconds
         self._monotonic = 3.0
+
+
+class LaterClock(SystemClock):
+    """The real clock, and so much later."""
+
+    later = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.later
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.later

@@ -11,6 +11,21 @@ from relay.core.ports import Clock
 from relay.sandbox import Sandbox
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
+# What a port of the stand-in may do, so that it counts as blocked and the next is tried.
+BLOCKED = [
+    "silent",
+    "drop",
+    "gibberish",
+    "permfail-banner",
+    "endless-banner",
+    "no-starttls",
+    "refuse-starttls",
+    "handshake-drop",
+    "handshake-hang",
+    "wrong-name",
+    "expired",
+    "untrusted",
+]
 
 
 def configuration(sandbox: Sandbox, **sections: Any) -> Config:
