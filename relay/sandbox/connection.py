@@ -1,23 +1,19 @@
 """One connection: octets between a socket and its `Dialogue`, what each answer says to do, and the clock.
 
-A Protocol rather than a task with streams: answers are found and written in the very call that brought the octets, all
-answers to one packet in one write. Only the TLS handshake needs a task; every other wait is a timer, so that `abort`
-ends everything at once.
+All answers to what one packet brought leave in one write.
 """
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, cast
 
 from relay.sandbox.answers import IDLE_TOO_LONG, Answer, Then
 from relay.sandbox.dialogue import Dialogue
-from relay.sandbox.records import Direction, Exchange, Session
-from relay.tls import serve_tls
+from relay.sandbox.link import Link
+from relay.sandbox.records import Direction, Session
 
-_HANDSHAKE_TIMEOUT: Final = 30.0
-_TLS_CLOSE_TIMEOUT: Final = 1.0  # a client that never answers close_notify is not waited for
 _FLOOD_BUFFER: Final = 1 << 18
 _FLOOD_PAUSE: Final = 0.005
 
@@ -29,7 +25,7 @@ class _State(Enum):
     DEAF = auto()  # nothing that comes in matters any more
 
 
-class Connection(asyncio.Protocol):
+class Connection(Link):
     """Drives the dialogue that `welcome` gives it, until the connection is lost; then calls `lost`.
 
     welcome: called when connected; the record to keep, the dialogue, and the answer that opens it. context: for
@@ -37,45 +33,26 @@ class Connection(asyncio.Protocol):
     up with. record: whether the session keeps a transcript.
     """
 
-    _session: Session
     _dialogue: Dialogue
 
     def __init__(
         self,
         welcome: Callable[[asyncio.Transport], tuple[Session, Dialogue, Answer]],
-        lost: Callable[["Connection"], None],
+        lost: Callable[[Link], None],
         context: ssl.SSLContext,
         *,
         delay: float,
         idle_timeout: float,
         record: bool,
     ) -> None:
+        super().__init__(lost, record=record)
         self._welcome = welcome
-        self._lost = lost
         self._context = context
         self._delay = delay
         self._idle_timeout = idle_timeout
-        self._record = record
-        self._loop = asyncio.get_running_loop()
         self._state = _State.READY
-        self._transport: asyncio.Transport | None = None
-        self._aborted = False
-        self.leaving = False  # the goodbye is said; what is left is TLS taking its leave
         self._last_word = self._loop.time()
         self._idle_timer: asyncio.TimerHandle | None = None
-        self._timer: asyncio.TimerHandle | None = None  # of the answer in hand
-        self._handshake: asyncio.Task[None] | None = None
-
-    @property
-    def takes_room(self) -> bool:
-        """Connected, and not told goodbye: of a burst many are accepted before the first is connected."""
-        return self._transport is not None and not self.leaving
-
-    def abort(self) -> None:
-        """Drop the connection at once, or as soon as it is made."""
-        self._aborted = True
-        if self._transport is not None:
-            self._transport.abort()
 
     # -- called by the transport ---------------------------------------------------------------------------------------
 
@@ -98,15 +75,10 @@ class Connection(asyncio.Protocol):
             if self._state is _State.READY:
                 self._advance()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._transport is None:
-            return
-        self._transport = None
-        self._session.open = False
-        for timer in (self._idle_timer, self._timer):
-            if timer is not None:
-                timer.cancel()
-        self._lost(self)
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        super().connection_lost(error)
 
     # -- answering -----------------------------------------------------------------------------------------------------
 
@@ -143,14 +115,7 @@ class Connection(asyncio.Protocol):
                     self._resume()
             case Then.START_TLS:
                 self._state = _State.BUSY
-                handshake = serve_tls(
-                    transport,
-                    self,
-                    self._context,
-                    handshake_seconds=_HANDSHAKE_TIMEOUT,
-                    close_seconds=_TLS_CLOSE_TIMEOUT,
-                )
-                self._handshake = self._loop.create_task(self._end_handshake(handshake))
+                self._begin_tls(self._context)
             case Then.CLOSE:
                 self._state = _State.DEAF
                 self.leaving = True
@@ -173,19 +138,8 @@ class Connection(asyncio.Protocol):
         self._last_word = self._loop.time()
         self._advance()
 
-    async def _end_handshake(self, handshake: Awaitable[asyncio.Transport | None]) -> None:
-        """Octets after it may come before its end is heard of; BUSY keeps their answers back."""
-        try:
-            secured = await handshake
-        except OSError as error:  # asyncio does not report a connection lost in the handshake to the protocol
-            self._session.tls_failure = str(error) or type(error).__name__
-            self.connection_lost(error)
-            return
-        if secured is None or self._transport is None:  # aborted meanwhile
-            self.connection_lost(None)
-            return
-        self._transport = secured
-        self._dialogue.tls_established(secured.get_extra_info("ssl_object").version())
+    def _secured(self, version: str) -> None:
+        self._dialogue.tls_established(version)
         self._resume()
 
     def _flood(self, piece: bytes) -> None:
@@ -196,7 +150,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(piece)
         self._timer = self._loop.call_later(_FLOOD_PAUSE, self._flood, piece)
 
-    # -- the clock and the record --------------------------------------------------------------------------------------
+    # -- the clock -----------------------------------------------------------------------------------------------------
 
     def _watch_idleness(self) -> None:
         """Close a connection that has been silent for too long; hold still while an answer is being carried out."""
@@ -206,7 +160,3 @@ class Connection(asyncio.Protocol):
             self._carry_out(IDLE_TOO_LONG.reply, IDLE_TOO_LONG)
         else:
             self._idle_timer = self._loop.call_later(self._idle_timeout - silence, self._watch_idleness)
-
-    def _note(self, direction: Direction, octets: bytes) -> None:
-        if self._record:
-            self._session.transcript.append(Exchange(direction, octets, self._loop.time()))

@@ -7,17 +7,15 @@ Plain asyncio, as the rest of the sandbox is. A request has its length, or comes
 import asyncio
 import re
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final, cast
 
 from relay.sandbox.answers import Then
 from relay.sandbox.api import Request, Response
-from relay.sandbox.records import Direction, Exchange, Session
+from relay.sandbox.link import Link
+from relay.sandbox.records import Direction, Session
 from relay.sandbox.transmissions import ApiError
-from relay.tls import serve_tls
 
-_HANDSHAKE_TIMEOUT: Final = 30.0
-_TLS_CLOSE_TIMEOUT: Final = 1.0
 _MAX_HEADER: Final = 64 * 1024
 _MAX_BODY: Final = 300_000_000  # octets of JSON in one call (fact sheet 3.2)
 _MAX_DIGITS: Final = 20  # more are no number to Python from 4300 on
@@ -101,47 +99,27 @@ class RequestReader:
         return False
 
 
-class HttpConnection(asyncio.Protocol):
+class HttpConnection(Link):
     """One connection, from its TLS handshake on.
 
     welcome: called when connected; the record to keep. answer: what is answered to a request. lost: called at the end.
     """
 
-    _session: Session
-
     def __init__(
         self,
         welcome: Callable[[asyncio.Transport], Session],
         answer: Callable[[Request, Session], Response],
-        lost: Callable[["HttpConnection"], None],
+        lost: Callable[[Link], None],
         context: ssl.SSLContext | None,
         *,
         record: bool,
     ) -> None:
+        super().__init__(lost, record=record)
         self._welcome = welcome
         self._answer = answer
-        self._lost = lost
         self._context = context
-        self._record = record
-        self._loop = asyncio.get_running_loop()
         self._reader = RequestReader()
-        self._transport: asyncio.Transport | None = None
-        self._handshake: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._aborted = False
         self._busy = False
-        self.leaving = False
-
-    @property
-    def takes_room(self) -> bool:
-        """Connected, and not told goodbye: of a burst many are accepted before the first is connected."""
-        return self._transport is not None and not self.leaving
-
-    def abort(self) -> None:
-        """Drop the connection at once, or as soon as it is made."""
-        self._aborted = True
-        if self._transport is not None:
-            self._transport.abort()
 
     # -- called by the transport ---------------------------------------------------------------------------------------
 
@@ -152,27 +130,10 @@ class HttpConnection(asyncio.Protocol):
             self._transport.abort()
         elif self._context is not None:
             self._busy = True
-            handshake = serve_tls(
-                self._transport,
-                self,
-                self._context,
-                handshake_seconds=_HANDSHAKE_TIMEOUT,
-                close_seconds=_TLS_CLOSE_TIMEOUT,
-            )
-            self._handshake = self._loop.create_task(self._end_handshake(handshake))
+            self._begin_tls(self._context)
 
-    async def _end_handshake(self, handshake: Awaitable[asyncio.Transport | None]) -> None:
-        try:
-            secured = await handshake
-        except OSError as error:
-            self._session.tls_failure = str(error) or type(error).__name__
-            self.connection_lost(error)
-            return
-        if secured is None or self._transport is None:  # aborted meanwhile
-            self.connection_lost(None)
-            return
-        self._transport = secured
-        self._session.tls = secured.get_extra_info("ssl_object").version()
+    def _secured(self, version: str) -> None:
+        self._session.tls = version
         self._busy = False
         self._advance()
 
@@ -181,15 +142,6 @@ class HttpConnection(asyncio.Protocol):
         if not self.leaving:
             self._reader.feed(data)
             self._advance()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._transport is None:
-            return
-        self._transport = None
-        self._session.open = False
-        if self._timer is not None:
-            self._timer.cancel()
-        self._lost(self)
 
     # -- answering -----------------------------------------------------------------------------------------------------
 
@@ -236,7 +188,3 @@ class HttpConnection(asyncio.Protocol):
         if octets:
             self._note(Direction.SERVER, octets)
             self._transport.write(octets)
-
-    def _note(self, direction: Direction, octets: bytes) -> None:
-        if self._record:
-            self._session.transcript.append(Exchange(direction, octets, self._loop.time()))

@@ -21,6 +21,7 @@ from relay.sandbox.certificates import Certificates, Kind
 from relay.sandbox.connection import Connection
 from relay.sandbox.dialogue import Dialogue
 from relay.sandbox.http import HttpConnection
+from relay.sandbox.link import Link
 from relay.sandbox.modes import MODES, Mode
 from relay.sandbox.ports import HttpPort, Port
 from relay.sandbox.records import Accepted, LoginAttempt, Session, Store
@@ -67,7 +68,7 @@ class Sandbox(Rules):
         self._contexts: dict[Kind, ssl.SSLContext] = {}
         self._resources = AsyncExitStack()
         self._servers: list[asyncio.Server] = []
-        self._connections: set[Connection | HttpConnection] = set()
+        self._connections: set[Link] = set()
         self._http_mode = self.http.mode if self.http is not None else "normal"
         self._api = Api(self, self._new_id, self._deposit)
         self._all_lost = asyncio.Event()
@@ -192,7 +193,7 @@ class Sandbox(Rules):
     def _answer_http(self, request: Request, session: Session) -> Response:
         return self._api.answer(request, HTTP_MODES[self._http_mode], session)
 
-    def _lose(self, connection: Connection | HttpConnection) -> None:
+    def _lose(self, connection: Link) -> None:
         self._connections.discard(connection)
         if not self._connections:
             self._all_lost.set()
