@@ -2,7 +2,7 @@
 
 import datetime
 import grp
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from relay.config.addresses import IPNetwork
@@ -79,33 +79,35 @@ def listener_tls(config: Config) -> Iterator[Finding]:
                 yield from_flaw(here, flaw)
 
 
-def open_relay(config: Config) -> Iterator[Finding]:
-    """Strangers must not send mail in the operator's name."""
+def networks_given(config: Config) -> Iterator[Finding]:
+    """Who listens to other hosts says which of them are let in: the default is this host alone."""
     for index, listener in enumerate(config.listeners):
-        if listener.auth in ("none", "optional"):
-            for position, network in enumerate(listener.proxy_protocol):
-                if _is_wide(network):
-                    text = f"{network} would make an open relay, as all of it may claim any address: name your proxies"
-                    yield Finding(("listeners", index, "proxy_protocol", position), text)
-        if not _exposed(listener):
-            continue
-        here = ("listeners", index, "networks")
-        if "networks" not in listener.model_fields_set:
+        if _exposed(listener) and "networks" not in listener.model_fields_set:
             how = "through proxies" if listener.proxy_protocol else "from other hosts"
             otherwise = "" if listener.proxy_protocol else ", or listen on localhost"
             yield Finding(
-                here,
+                ("listeners", index, "networks"),
                 f"listener {listener.name} can be reached {how}, but the default networks let none of those clients "
                 f"in: give those of your applications, such as [10.0.0.0/8] (RELAY_NETWORKS){otherwise}",
             )
-        elif listener.auth in ("none", "optional"):
-            for position, network in enumerate(listener.networks):
-                if _is_wide(network):
-                    yield Finding(
-                        (*here, position),
-                        f"{network} would make an open relay: no login is asked for (auth: {listener.auth}). Name "
-                        f"networks of /{WIDEST[network.version]} or longer, or set auth: required",
-                    )
+
+
+def open_relay(config: Config) -> Iterator[Finding]:
+    """Strangers must not send mail in the operator's name."""
+    for index, listener in enumerate(config.listeners):
+        if listener.auth not in ("none", "optional"):
+            continue
+        for position in _wide(listener.proxy_protocol):
+            network = listener.proxy_protocol[position]
+            text = f"{network} would make an open relay, as all of it may claim any address: name your proxies"
+            yield Finding(("listeners", index, "proxy_protocol", position), text)
+        for position in _wide(listener.networks) if _exposed(listener) else ():
+            network = listener.networks[position]
+            yield Finding(
+                ("listeners", index, "networks", position),
+                f"{network} would make an open relay: no login is asked for (auth: {listener.auth}). Name "
+                f"networks of /{WIDEST[network.version]} or longer, or set auth: required",
+            )
 
 
 def plain_auth(config: Config) -> Iterator[Finding]:
@@ -137,6 +139,7 @@ RULES: Final[Rules] = (
     (listener_addresses, frozenset({"listeners", "admin"})),
     (local_sockets, frozenset()),
     (listener_tls, frozenset()),
+    (networks_given, frozenset()),
     (open_relay, frozenset()),
     (plain_auth, frozenset({"identities"})),
     (login_possible, frozenset({"identities"})),
@@ -172,5 +175,6 @@ def _logins(config: Config, listener: Listener) -> list[Identity]:
     ]
 
 
-def _is_wide(network: IPNetwork) -> bool:
-    return network.prefixlen < WIDEST[network.version]
+def _wide(networks: Sequence[IPNetwork]) -> list[int]:
+    """Where in the list one stands that is wider than anybody's own."""
+    return [position for position, network in enumerate(networks) if network.prefixlen < WIDEST[network.version]]
