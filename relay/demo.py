@@ -23,6 +23,7 @@ from relay.config import Config
 from relay.core.secret import MASK
 from relay.observe import log
 from relay.sandbox import Direction, Port, Sandbox, Session
+from relay.sockets import host_port
 
 _KEY: Final = "demo-key-of-no-account"
 _PASSWORD: Final = "demo-password"  # noqa: S105 - of the demo's own making, good for nothing else
@@ -52,7 +53,7 @@ async def _demonstrate(*, keep: bool) -> int:
             relay = Relay(_config(here, sandbox.ca_file, [blocked, working]))
             await relay.start()
             host, port = relay.listeners[0].addresses[0]
-            print(_picture(_shown(host, port), blocked, working))
+            print(_picture(host_port(host, port), blocked, working))
             try:
                 answer = await asyncio.to_thread(_send, host, port)
                 passed = _show(answer, sandbox, working)
@@ -72,15 +73,11 @@ def _loopback() -> str:
     return "127.0.0.1"
 
 
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _config(here: str, ca_file: Path, ports: list[int]) -> Config:
     return Config.model_validate(
         {
             "hostname": "relay.demo.example",
-            "listeners": [{"address": _shown(here, 0)}],
+            "listeners": [{"address": host_port(here, 0)}],
             "upstream": {
                 "host": here,
                 "ports": ports,
@@ -174,7 +171,7 @@ async def _stay(host: str, port: int, working: int, ca_file: Path) -> None:
     """Until Ctrl-C or SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)  # as Ctrl-C: nothing is left behind
-    print(f"\nStill running: the relay on {_shown(host, port)} (log in as {_LOGIN} with {_PASSWORD}),")
+    print(f"\nStill running: the relay on {host_port(host, port)} (log in as {_LOGIN} with {_PASSWORD}),")
     print(f"the stand-in on localhost:{working} with CA {ca_file}. Ctrl-C ends both.", flush=True)
     try:
         await stop.wait()

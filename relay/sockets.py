@@ -35,6 +35,11 @@ class _Connected(Protocol):
 # -- IP addresses -----------------------------------------------------------------------------------------------------
 
 
+def host_port(host: str, port: int) -> str:
+    """Both as people write them: an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def bind_tcp(hosts: Sequence[str], port: int, *, backlog: int) -> list[socket.socket]:
     """A listening socket for each IP address, all on one port; port 0 is one that is free by all of them.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from relay.sockets import connect_unix
+from relay.sockets import connect_unix, host_port
 
 _PIECE: Final = 64 * 1024
 
@@ -52,9 +52,7 @@ class AdminClient:
     timeout: float = 60.0
 
     def __str__(self) -> str:
-        if self.path is not None:
-            return str(self.path)
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_port(self.host, self.port) if self.path is None else str(self.path)
 
     def ask(self, *path: str, **query: str | int | None) -> Any:
         """What a GET gives, read from JSON; raises NoAnswer, Refused."""

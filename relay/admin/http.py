@@ -18,6 +18,7 @@ from relay.admin.pages import Pages
 from relay.admin.sockets import AdminUnavailable, bind_tcp, bind_unix, socket_path
 from relay.config import Config
 from relay.observe import log as events
+from relay.sockets import host_port
 
 log = structlog.get_logger()
 
@@ -70,8 +71,7 @@ class AdminServer:
             log.warning(events.ADMIN_UNAVAILABLE, reason=str(error))
             return []
         for sock in sockets:
-            host, port = sock.getsockname()[:2]
-            self.addresses.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            self.addresses.append(host_port(*sock.getsockname()[:2]))
         return sockets
 
     def _bind_unix(self) -> list[socket.socket]:

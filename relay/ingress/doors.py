@@ -79,7 +79,7 @@ def place_of(sock: socket.socket) -> str:
     if sock.family == socket.AF_UNIX:
         return f"unix:{name if isinstance(name, str) else '@' + name[1:].decode(errors='replace')}"
     host, port = socket.getnameinfo(name, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)  # with its interface, if any
-    return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
+    return sockets.host_port(host, int(port))
 
 
 class TcpDoor:
