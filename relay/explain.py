@@ -12,7 +12,7 @@ from dataclasses import replace
 from relay.config import Config, IPAddress, Listener, TcpAddress, UnixAddress
 from relay.core import smtp_api
 from relay.core.envelope import Address, DomainMissing, PathError, ReversePath
-from relay.core.login import PASSTHROUGH
+from relay.core.login import PASSTHROUGH, Login
 from relay.core.reply import AUTH_BAD_USER, Reply
 from relay.core.secret import Secret
 from relay.ingress.auth import is_user
@@ -131,16 +131,7 @@ def _decide(
     if isinstance(decision, Reply):
         lines.append(f"refused     at MAIL: {decision}")
         return False
-    bearer = passthrough or credentials.login_for(decision.assignment)
-    subaccount = decision.assignment.subaccount
-    lines += [
-        f"identity    {decision.assignment.identity}",
-        f"credential  {_credential_words(decision)}",
-        f"subaccount  {'none (the primary account)' if subaccount is None else subaccount}",
-        f"SparkPost   AUTH as {bearer.username} at {bearer.target.host}, "
-        f"port {', then '.join(map(str, bearer.target.ports))}",
-        *_wishes(decision.wishes),
-    ]
+    lines += _on_whose_behalf(decision, passthrough or credentials.login_for(decision.assignment))
     refusal = admission.reverse_path(decision, reverse_path)
     if refusal is not None:
         lines.append(f"refused     at MAIL: {refusal}")
@@ -150,6 +141,17 @@ def _decide(
         return False
     lines.append("passes      SparkPost has the last word about the From domain")
     return True
+
+
+def _on_whose_behalf(decision: Decision, login: Login) -> Iterator[str]:
+    """What follows from a decision: as whom the message goes to SparkPost, and with which wishes."""
+    subaccount = decision.assignment.subaccount
+    yield f"identity    {decision.assignment.identity}"
+    yield f"credential  {_credential_words(decision)}"
+    yield f"subaccount  {'none (the primary account)' if subaccount is None else subaccount}"
+    ports = ", then ".join(map(str, login.target.ports))
+    yield f"SparkPost   AUTH as {login.username} at {login.target.host}, port {ports}"
+    yield from _wishes(decision.wishes)
 
 
 def _wishes(wishes: Wishes) -> Iterator[str]:

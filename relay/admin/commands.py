@@ -117,14 +117,14 @@ def move_all(queue: Queue, command: Event, *, state: State | None, as_json: bool
         task = progress.add_task(command.value, total=sum(counted[one] for one in states))
         ids = (message["id"] for message in _found(queue, states, None))
         for batch in _batches(ids):
-            for one in queue.move(command, batch):
-                if "error" not in one:
-                    done += 1
-                elif not one["overtaken"]:
-                    failed += 1
-                    progress.console.print(tables.printable(one["error"]), markup=False, highlight=False)
-                if as_json and not one.get("overtaken"):
-                    results.append(_result(one))
+            moved = [one for one in queue.move(command, batch) if not one.get("overtaken")]
+            errors = [one["error"] for one in moved if "error" in one]
+            for error in errors:
+                progress.console.print(tables.printable(error), markup=False, highlight=False)
+            failed += len(errors)
+            done += len(moved) - len(errors)
+            if as_json:
+                results += map(_result, moved)
             progress.advance(task, len(batch))
     if as_json:
         _write_array(results)
