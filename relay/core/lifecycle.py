@@ -97,8 +97,8 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
 }
 
 LEASE: Final = 120.0  # seconds a claim holds unless it is renewed
-SMTP_ONLY_LONGEST: Final = 60.0  # seconds until mail that HTTPS cannot carry looks whether a port of SMTP works
 LEASE_MARGIN: Final = 30.0  # seconds of it that must be left for a final dot to be sent (design, section 4 "Claims")
+SMTP_ONLY_LONGEST: Final = 60.0  # seconds until mail that HTTPS cannot carry looks whether a port of SMTP works
 ENDED: Final = (State.DELIVERED, State.DELETED)  # without content
 
 

@@ -1,6 +1,7 @@
 """What is known to be closed: ways to SparkPost, refused logins, plans over their quota. Pure but for its clock.
 
-A circuit holds back mail so that nobody tries in vain what cannot work, and no other mail suffers:
+A circuit that is open holds back mail, so that nobody tries in vain what cannot work, and no other mail suffers. The
+words go crosswise: while a circuit is open, the way it guards is closed.
 
     circuit      opened by                                            closed by
     target       a dial in which no port worked                       a dial in which one did (probes do nothing else)

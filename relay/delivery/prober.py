@@ -30,7 +30,7 @@ class Prober:
         self._probes: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
-        """A circuit has opened."""
+        """Something has been closed, or may have been."""
         self._closed.set()
 
     async def run(self) -> None:

@@ -17,7 +17,6 @@ from relay.spool.content import ContentStore, checksum
 
 SCAN: Final = 20_000  # messages looked at for one page of a search
 
-
 # What an error of a content file says about the file, and not about how the relay fares at the moment.
 _DAMAGE: Final = frozenset({errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EUCLEAN})
 

@@ -2,9 +2,8 @@
 
 The first alone shows whether it takes any; with those that are made their number may grow fourfold, so a backlog after
 an outage does not fall upon SparkPost all at once (slow start), and a dial of eight round trips is waited for only
-twice before all are there. A 421, a 4yz greeting, or putting off every third message
-halves it (multiplicative decrease); so many messages without that as there are connections make it one more (additive
-increase).
+twice before all are there. A 421, a 4yz greeting, or putting off every third message halves it (multiplicative
+decrease); so many messages without that as there are connections make it one more (additive increase).
 """
 
 from typing import Final
