@@ -5,7 +5,6 @@ valid, so that a client configured once stays configured; the bad ones are made 
 """
 
 import ipaddress
-import os
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from relay.sandbox.files import FOR_ALL, PRIVATE, write_whole
 
 _CA_LIFE: Final = timedelta(days=3650)
 _LEAF_LIFE: Final = timedelta(days=397)
@@ -101,7 +102,7 @@ class Certificates:
         if not (kind is Kind.GOOD and self._usable(path)):
             if path.exists() and not _may_replace(path):
                 raise CertificateError(f"{path} is not the sandbox's own: choose another folder, or remove it")
-            _write(path, self._pem(kind), private=True)
+            write_whole(path, self._pem(kind), mode=PRIVATE)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(path)
@@ -150,8 +151,8 @@ class Certificates:
 
     def _new_authority(self) -> _Authority:
         authority = _Authority.new()
-        _write(self._folder / "ca.key", _key_pem(authority.key), private=True)
-        _write(self.ca_file, authority.certificate.public_bytes(serialization.Encoding.PEM), private=False)
+        write_whole(self._folder / "ca.key", _key_pem(authority.key), mode=PRIVATE)
+        write_whole(self.ca_file, authority.certificate.public_bytes(serialization.Encoding.PEM), mode=FOR_ALL)
         return authority
 
     def _usable(self, path: Path) -> bool:
@@ -224,13 +225,3 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-def _write(path: Path, octets: bytes, *, private: bool) -> None:
-    """Whole or not at all, and never readable by others for a moment if it is private."""
-    draft = path.with_name(f".{path.name}.part")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(octets)
-    os.replace(draft, path)

@@ -6,7 +6,6 @@ disk it is a digest.
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,8 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from relay.sandbox.files import write_whole
 
 _STORED = re.compile(r"(\d{8,})\.(?:eml|json)")
 
@@ -129,19 +130,9 @@ class Store:
         }
         if message.transmission is not None:
             facts["transmission"] = message.transmission
-        self._write(f"{stem}.eml", message.content)
+        write_whole(self._folder / f"{stem}.eml", message.content)
         try:
-            self._write(f"{stem}.json", json.dumps(facts, indent=2).encode() + b"\n")
+            write_whole(self._folder / f"{stem}.json", json.dumps(facts, indent=2).encode() + b"\n")
         except OSError:
             (self._folder / f"{stem}.eml").unlink(missing_ok=True)
-            raise
-
-    def _write(self, name: str, octets: bytes) -> None:
-        """Whole or not at all: the name appears only when the octets are there."""
-        draft = self._folder / f".{name}.part"
-        try:
-            draft.write_bytes(octets)
-            os.replace(draft, self._folder / name)
-        except OSError:  # a full disk: what is there of it would keep it full
-            draft.unlink(missing_ok=True)
             raise
