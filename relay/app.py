@@ -1,4 +1,4 @@
-"""The composition root: the one place that knows every class, builds all from the configuration, starts and stops it.
+"""The composition root: the one place that knows every room, puts all together as configured, starts and stops it.
 
 Start: spool, upstream, queue, admin, then listeners. Stop is the reverse: no new mail, messages in hand are answered
 and attempts come to their end within `drain_timeout`, then the upstream sessions say QUIT and the spool is closed.

@@ -1,4 +1,4 @@
-"""The seams between the rooms: small contracts, each with its promises in prose. `app` alone names who keeps them."""
+"""The seams between the rooms: small contracts, each with its promises in prose. `app` alone says who keeps them."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
