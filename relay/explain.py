@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from relay.config import Config, IPAddress, Listener, TcpAddress, UnixAddress
 from relay.core import smtp_api
-from relay.core.envelope import Address, DomainMissing, PathError, ReversePath
+from relay.core.envelope import Address, DomainMissing, Home, PathError, ReversePath
 from relay.core.login import PASSTHROUGH, Login
 from relay.core.reply import AUTH_BAD_USER, Reply
 from relay.core.secret import Secret
@@ -63,9 +63,10 @@ def _address(text: str, listener: Listener) -> Address:
     try:
         return Address.parse(text)
     except DomainMissing:
-        if listener.origin is None:
+        address = None if listener.origin is None else Home(listener.origin).find(text)
+        if address is None:
             raise
-        return Address(text, listener.origin)
+        return address
 
 
 def _who(listener: Listener, client: str | None, uid: int | None) -> Client:

@@ -121,9 +121,12 @@ class Home(NamedTuple):
     postmaster: Address | None = None
 
     def find(self, name: str) -> Address | None:
-        """The address of a name, or None where it means nobody."""
+        """The address of a name, or None where it means nobody; raises PathError for one that is too long then."""
         if self.origin is not None:
-            return Address(name, self.origin)
+            address = Address(name, self.origin)
+            if len(str(address)) > MAX_PATH:
+                raise PathError(f"longer than {MAX_PATH} octets at {self.origin}")
+            return address
         return self.postmaster if name.lower() == "postmaster" else None
 
 

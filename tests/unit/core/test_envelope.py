@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.envelope import Address, InternationalAddress, Path, PathError, parse_parameters, read_path, split_path
+from relay.core.envelope import (
+    MAX_PATH,
+    Address,
+    Home,
+    InternationalAddress,
+    Path,
+    PathError,
+    parse_parameters,
+    read_path,
+    split_path,
+)
 from relay.core.reply import Reply
 
 
@@ -114,3 +124,13 @@ def test_the_parser_never_fails_otherwise(text):
 
     assert "@" not in address.domain
     assert str(address).isascii()
+
+
+def test_a_name_may_be_no_longer_with_its_domain_than_any_address():
+    """What is taken can be read again from the spool."""
+    home = Home("example.com")
+    longest = "x" * (MAX_PATH - len("@example.com"))
+
+    assert str(read_path(f"<{longest}>", home).address) == f"{longest}@example.com"
+    with pytest.raises(PathError, match="longer than"):
+        read_path(f"<{longest}x>", home)
