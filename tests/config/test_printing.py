@@ -46,6 +46,18 @@ def test_what_is_printed_is_a_configuration_that_means_the_same(load_text: Load)
     assert again.config == first.config
 
 
+def test_texts_in_any_script_survive(load_text: Load) -> None:
+    """As values and as keys, control characters among them; what is printed is ASCII for any terminal."""
+    text = 'Gr\u00fc\u00dfe \U0001f600 \\ud83d \x7f\x85\u2028\r\n"\t\ufffd'
+    sparkpost = {"campaign_id": "\U0001f600", "tags": [text], "metadata": {text: [text, {text: None}]}}
+    identities = [{"name": "default", "sparkpost": sparkpost}]
+    first = load_text(yaml.safe_dump({"identities": identities}), {"SPARKPOST_API_KEY": "k"})
+    printed = dump(first)
+
+    assert printed.isascii()
+    assert load_text(printed, {"SPARKPOST_API_KEY": "k"}).config.identities == first.config.identities
+
+
 def test_what_is_printed_is_yaml_for_other_readers_too(load_text: Load) -> None:
     """A YAML 1.1 reader sees the same values as ours."""
     printed = yaml.safe_load(dump(load_text(EVERYTHING, {"KEY": "a-key"})))
