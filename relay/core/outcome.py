@@ -23,6 +23,7 @@ Three laws:
     DOT                         250                                         Delivered    message
     DOT                         no reply, or a positive one that is not 250 Ambiguous    message
     any other                   no reply                                    Deferred     endpoint
+    any other                   no reply, by a defect of the relay          Deferred     message
 
 Over HTTPS each request has one recipient (fact sheet 3.2, 3.3). Only an answer with an error code of SparkPost's own
 can refuse a message for good, and a fault of the request as such is ours and no message's:
@@ -102,6 +103,7 @@ class FailureKind(StrEnum):
     DEADLINE = "deadline"  # the time the application will wait ran out
     LEASE = "lease"  # the dot was not sent, because the claim on the message was running out
     SMTP_ONLY = "smtp only"  # not sent, because HTTPS cannot carry it
+    DEFECT = "defect"  # an error within the relay
 
 
 class Cause(StrEnum):
@@ -176,6 +178,11 @@ class Failure:
 
 
 Fact = Answer | Failure
+
+
+def defect(*, sent: bool) -> Failure:
+    """What an attempt comes to in which the relay itself went wrong; `sent`: what ends a message may have left."""
+    return Failure(Phase.RESPONSE if sent else Phase.REQUEST, FailureKind.DEFECT, "internal error in the relay")
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -255,6 +262,8 @@ def classify(fact: Fact) -> Outcome:
             return Ambiguous(fact, Scope.MESSAGE)
         case Failure(kind=FailureKind.SMTP_ONLY):
             return Deferred(fact, Scope.MESSAGE, Cause.SMTP_ONLY)
+        case Failure(kind=FailureKind.DEFECT):
+            return Deferred(fact, Scope.MESSAGE)
         case Failure(kind=FailureKind.WITHHELD):
             return Deferred(fact, Scope.RECIPIENT)
         case Failure():

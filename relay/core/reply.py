@@ -335,6 +335,11 @@ def relay_misconfigured(said: str, queue_id: str) -> Reply:
     return _reply(451, "4.3.5", f"SparkPost and the relay disagree: {said} ({queue_id})")
 
 
+def message_not_sent(queue_id: str) -> Reply:
+    """A defect of ours kept it back."""
+    return INTERNAL_ERROR.with_text(f"{INTERNAL_ERROR.text} ({queue_id})")
+
+
 def maybe_delivered(cause: str, queue_id: str) -> Reply:
     return _reply(
         451, "4.4.2", f"SparkPost fell silent after the final dot ({cause}), it may be delivered ({queue_id})"

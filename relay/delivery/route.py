@@ -15,7 +15,7 @@ from relay.core.envelope import Recipient
 from relay.core.lifecycle import sparkpost_id
 from relay.core.login import Login
 from relay.core.message import Message
-from relay.core.outcome import Answer, Delivered, Outcome, Phase
+from relay.core.outcome import Answer, Delivered, Outcome, Phase, classify, defect
 from relay.core.ports import AttemptReport, Bearer, Channel, Clock, Effort, LoginProof
 from relay.delivery.circuits import Circuits
 from relay.delivery.last_resort import LastResort
@@ -70,7 +70,7 @@ class Route:
             if circuits.by_https(login):
                 report = await self._over_https(message, recipients, login, effort)
             else:
-                report = await self._smtp.send(message, recipients, login, effort)
+                report = await _send(self._smtp, message, recipients, login, effort)
                 circuits.learn(login, [outcome for _, outcome in report.outcomes])
                 if not circuits.all_open and _found_blocked(report):
                     took = self._clock.monotonic() - started
@@ -101,7 +101,7 @@ class Route:
         self, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort
     ) -> AttemptReport:
         self._note_fallback(login)
-        report = await self._https.send(message, recipients, login, effort)
+        report = await _send(self._https, message, recipients, login, effort)
         outcomes = [outcome for _, outcome in report.outcomes]
         self._circuits.learn(login, outcomes)
         self._last_resort.learn(login, outcomes)
@@ -155,6 +155,18 @@ class ProofByRoute:
         if refusal is not None:
             self._last_resort.learn(login, [refusal])
         return refusal
+
+
+async def _send(
+    channel: Channel, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort
+) -> AttemptReport:
+    """What the channel reports. After a defect of ours all that is known is whether anything may have been sent."""
+    try:
+        return await channel.send(message, recipients, login, effort)
+    except Exception:
+        log.exception(events.INTERNAL_ERROR, queue_id=message.queue_id)
+        outcome = classify(defect(sent=effort.permit.used))
+        return AttemptReport(tuple((recipient, outcome) for recipient in recipients))
 
 
 def _found_blocked(report: AttemptReport) -> bool:

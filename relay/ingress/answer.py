@@ -10,7 +10,18 @@ from typing import Final
 from relay.core import reply
 from relay.core.envelope import Recipient
 from relay.core.login import Assignment
-from relay.core.outcome import Ambiguous, Answer, Bounced, Cause, Deferred, Delivered, FailureKind, Outcome, Scope
+from relay.core.outcome import (
+    Ambiguous,
+    Answer,
+    Bounced,
+    Cause,
+    Deferred,
+    Delivered,
+    Failure,
+    FailureKind,
+    Outcome,
+    Scope,
+)
 from relay.core.ports import AttemptReport
 from relay.core.reply import MAX_LINE, EnhancedCode, Reply
 
@@ -60,6 +71,8 @@ def _refusal(outcome: Outcome, recipient: Recipient | None, queue_id: str, assig
     match outcome:
         case Ambiguous():
             return reply.maybe_delivered(str(outcome.fact), queue_id)
+        case Deferred(fact=Failure(kind=FailureKind.DEFECT)):
+            return reply.message_not_sent(queue_id)
         case Deferred(scope=Scope.LOGIN):
             return reply.login_refused(assignment.credential, str(outcome.fact), queue_id)
         case Deferred(scope=Scope.ENDPOINT, fact=Answer() as fact) if fact.reply.code not in {421, 454}:

@@ -99,7 +99,7 @@ EVENTS: Final[Mapping[str, str]] = {
     RELAY_STOPPED: "the last message is done and all connections are closed",
     ADMIN_UNAVAILABLE: "the admin server is not where it would be by default, and why; mail is not affected",
     LOG_INTERRUPTED: "so many lines of the log could not be written, and are lost or late; mail is not affected",
-    INTERNAL_ERROR: "a defect of the relay; the client was told 451 and nothing of the cause",
+    INTERNAL_ERROR: "a defect of the relay; the client was told 451 and nothing of the cause, or stored mail waits",
 }
 
 # Fields that hold e-mail addresses, single or in a list.

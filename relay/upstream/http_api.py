@@ -17,15 +17,19 @@ from dataclasses import replace
 from typing import IO, Any, Final
 
 import aiohttp
+import structlog
 
 from relay.core.envelope import Recipient
 from relay.core.login import Login, origin, subaccount_of
 from relay.core.message import Content, Message
-from relay.core.outcome import Fact, Failure, FailureKind, HttpAnswer, Outcome, Phase, Scope, classify
+from relay.core.outcome import Fact, Failure, FailureKind, HttpAnswer, Outcome, Phase, Scope, classify, defect
 from relay.core.ports import AttemptReport, Effort, Permit
 from relay.core.secret import MASK
+from relay.observe import log as events
 from relay.upstream.api_answers import MAX_ANSWER, read_answer
 from relay.upstream.transmission import TAIL, NotOverHttps, head, json_text, mime, wishes
+
+log = structlog.get_logger()
 
 CONNECTIONS: Final = 10  # fact sheet 3.2
 LARGEST: Final = 20_000_000  # octets; fact sheet 3.2
@@ -213,6 +217,9 @@ class HttpChannel:
             return _failure(upload, FailureKind.PROTOCOL)
         except (aiohttp.ClientError, OSError):
             return _failure(upload, FailureKind.LOST)
+        except Exception:  # the requests before this one have had their answers, and these must not be lost
+            log.exception(events.INTERNAL_ERROR)
+            return defect(sent=upload.phase is Phase.RESPONSE)
         finally:
             upload.stop()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from relay.core.envelope import Address, Envelope, Recipient, ReversePath
 from relay.core.headers import without_blind_copies
@@ -30,10 +31,13 @@ from relay.core.outcome import (
     Outcome,
     Phase,
     Scope,
+    classify,
+    defect,
 )
 from relay.core.ports import AttemptReport, Effort, Permit
 from relay.core.secret import Secret
 from relay.sandbox import HttpPort, Sandbox
+from relay.upstream.api_answers import read_answer
 from relay.upstream.http_api import HttpChannel
 from relay.upstream.smtp import verifying_context
 
@@ -444,6 +448,28 @@ async def test_no_answer_after_the_whole_request_is_ambiguous(tls_dir, recipient
     assert {(type(one), one.fact.kind) for _, one in others} == {(Deferred, FailureKind.WITHHELD)}
     assert {str(one.fact) for _, one in others} == {f"not tried, as another request failed: {first.fact}"}
     assert [accepted.ambiguous for accepted in sandbox.accepted] == [True]
+
+
+async def test_a_defect_between_two_requests_takes_no_answer_back(tls_dir, monkeypatch):
+    """Who was delivered to stays so; the other's request had left as a whole, so nobody knows."""
+    answers = []
+
+    def read_once(status: int, body: bytes) -> HttpAnswer:
+        answers.append(status)
+        if len(answers) == 2:
+            raise RuntimeError("a defect")
+        return read_answer(status, body)
+
+    monkeypatch.setattr("relay.upstream.http_api.read_answer", read_once)
+    with capture_logs() as logged:
+        async with api(tls_dir) as (_, way):
+            report = await way.report(recipients=("b", "c", "d"))
+
+    first, second, third = (outcome for _, outcome in report.outcomes)
+    assert isinstance(first, Delivered)
+    assert second == classify(defect(sent=True))
+    assert (type(third), third.fact.kind) == (Deferred, FailureKind.WITHHELD)
+    assert [event["event"] for event in logged if event["log_level"] == "error"] == ["internal.error"]
 
 
 @pytest.mark.parametrize(

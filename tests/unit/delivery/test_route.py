@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 
+import pytest
+from structlog.testing import capture_logs
+
 from relay.core.envelope import Recipient
+from relay.core.lifecycle import blames_message
 from relay.core.login import Assignment, Login, Target, Terms
 from relay.core.message import Message
-from relay.core.outcome import Failure, FailureKind, HttpAnswer, Outcome, Phase, classify
+from relay.core.outcome import Ambiguous, Deferred, Failure, FailureKind, HttpAnswer, Outcome, Phase, classify, defect
 from relay.core.ports import AttemptReport, Bearer, Effort
 from relay.core.secret import Secret
 from relay.delivery.circuits import Circuits
@@ -34,11 +38,14 @@ class Way:
         self.proofs = 0
         self.takes = 0.0
         self.finds_blocked = False
+        self.defect: Exception | None = None
 
     async def send(
         self, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort
     ) -> AttemptReport:
         self.efforts.append(effort)
+        if self.defect is not None:
+            raise self.defect
         self._world.clock.skip(self.takes)
         if self.finds_blocked:
             self._world.circuits.target_down(US, BLOCKED)
@@ -99,6 +106,35 @@ async def test_what_was_sent_to_somebody_is_not_gone_on_with() -> None:
 
     assert [outcome for _, outcome in report.outcomes] == [DELIVERED, UNREACHABLE]
     assert world.https.efforts == []
+
+
+@pytest.mark.parametrize("over", ["smtp", "https"])
+@pytest.mark.parametrize(("sent", "kind"), [(False, Deferred), (True, Ambiguous)])
+async def test_a_defect_of_a_channel_is_the_end_of_an_attempt_like_any_other(
+    over: str, sent: bool, kind: type[Outcome]
+) -> None:
+    """Its place is logged, each recipient has its line, no way is closed; twice is sent only what may have left."""
+    world = World()
+    world.smtp.finds_blocked = False
+    if over == "https":
+        world.circuits.target_down(US, BLOCKED)
+    way: Way = getattr(world, over)
+    way.defect = RuntimeError("a defect")
+    effort = Effort(4.0)
+    effort.permit.used = sent
+    one = message("Q1", recipients=2)
+    with capture_logs() as logged:
+        report = await world.route.deliver(one, one.envelope.recipients, BEARER, effort)
+
+    assert len(way.efforts) == 1
+    assert [outcome for _, outcome in report.outcomes] == [classify(defect(sent=sent))] * 2
+    assert {type(outcome) for _, outcome in report.outcomes} == {kind}
+    assert all(blames_message(outcome) for _, outcome in report.outcomes)  # it counts: the next attempt takes its time
+    told = [event for event in logged if event["event"] in ("internal.error", "attempt.done")]
+    assert [event["event"] for event in told] == ["internal.error", "attempt.done", "attempt.done"]
+    assert {event["queue_id"] for event in told} == {"Q1"}
+    assert told[0]["exc_info"]
+    assert world.circuits.blocked(LOGIN) is None
 
 
 async def test_a_login_that_is_held_back_is_so_on_every_way() -> None:

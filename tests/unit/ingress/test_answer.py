@@ -4,7 +4,7 @@ import pytest
 
 from relay.core.envelope import Address, Recipient
 from relay.core.login import Assignment
-from relay.core.outcome import Answer, Fact, Failure, FailureKind, Phase, classify
+from relay.core.outcome import Answer, Fact, Failure, FailureKind, Phase, classify, defect
 from relay.core.ports import AttemptReport
 from relay.core.reply import MAX_LINE, Reply
 from relay.ingress.answer import answer
@@ -66,6 +66,11 @@ def test_a_known_cause_gets_a_hint(text, hint):
         (said(Phase.MAIL, "503 5.5.1 nested MAIL"), "451 4.3.5 SparkPost and the relay disagree: 503"),
         (said(Phase.EHLO, "550 5.7.1 no"), "451 4.3.5 SparkPost and the relay disagree: 550"),
         (Failure(Phase.CONNECT, FailureKind.REFUSED, "connection refused"), "451 4.4.1 SparkPost cannot be reached: "),
+        (defect(sent=False), "451 4.3.0 internal error in the relay, try again later (QID)"),
+        (
+            defect(sent=True),
+            "451 4.4.2 SparkPost fell silent after the final dot (internal error in the relay), it may",
+        ),
         (GONE, "451 4.4.2 SparkPost fell silent after the final dot (connection closed at DOT), it may be delivered"),
     ],
 )
