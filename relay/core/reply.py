@@ -330,6 +330,11 @@ def login_refused(credential: str, said: str, queue_id: str) -> Reply:
     return _reply(451, "4.3.5", f"SparkPost refused the relay's credential {credential}: {said} ({queue_id})")
 
 
+def own_key_refused(said: str, queue_id: str) -> Reply:
+    """The key is the one that the application itself presented, and no credential of ours."""
+    return _reply(451, "4.3.5", f"SparkPost refused the API key that this session logged in with: {said} ({queue_id})")
+
+
 def relay_misconfigured(said: str, queue_id: str) -> Reply:
     """SparkPost answered something that is our fault and not the message's (design 3.3)."""
     return _reply(451, "4.3.5", f"SparkPost and the relay disagree: {said} ({queue_id})")

@@ -9,7 +9,7 @@ from typing import Final
 
 from relay.core import reply
 from relay.core.envelope import Recipient
-from relay.core.login import Assignment
+from relay.core.login import PASSTHROUGH, Assignment
 from relay.core.outcome import (
     Ambiguous,
     Answer,
@@ -74,6 +74,8 @@ def _refusal(outcome: Outcome, recipient: Recipient | None, queue_id: str, assig
         case Deferred(fact=Failure(kind=FailureKind.DEFECT)):
             return reply.message_not_sent(queue_id)
         case Deferred(scope=Scope.LOGIN):
+            if assignment.credential == PASSTHROUGH:
+                return reply.own_key_refused(str(outcome.fact), queue_id)
             return reply.login_refused(assignment.credential, str(outcome.fact), queue_id)
         case Deferred(scope=Scope.ENDPOINT, fact=Answer() as fact) if fact.reply.code not in {421, 454}:
             if fact.reply.transient:

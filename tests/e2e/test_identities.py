@@ -159,6 +159,29 @@ async def test_passthrough_535_is_sparkposts(tmp_path):
     assert refused.value.smtp_code == 535
 
 
+async def test_a_passthrough_key_that_is_revoked_is_the_sessions_own(tmp_path):
+    """The application hears that it is its key, and no credential of the relay's."""
+
+    def twice(port: int, key: str) -> list[tuple[int, bytes]]:
+        answers = []
+        with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
+            client.login("SMTP_Injection", key)
+            for _ in range(2):
+                client.mail("a@example.com")
+                client.rcpt("b@example.net")
+                answers.append(client.data(b"From: a@example.com\r\n\r\nx\r\n"))
+                sandbox.api_keys.clear()
+        return answers
+
+    sections = {"listeners": PASSTHROUGH, "credentials": {}, "upstream": {"messages_per_connection": 1}}
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox, **sections) as relay:
+        taken, refused = await asyncio.to_thread(twice, port_of(relay, "pass"), next(iter(sandbox.api_keys)))
+
+    assert taken[0] == 250
+    assert refused[0] == 451
+    assert refused[1].startswith(b"4.3.5 SparkPost refused the API key that this session logged in with: 535 5.7.8")
+
+
 async def test_passthrough_without_sparkpost_is_454(tmp_path):
     """Nobody can say whether the key is good: try again later."""
     async with sandbox_with(tmp_path) as sandbox:

@@ -29,6 +29,7 @@ MADE = [
     reply.message_too_large(5),
     reply.sparkpost_unreachable("no route", "Q"),
     reply.login_refused("default", "535 5.7.8 Sorry.", "Q"),
+    reply.own_key_refused("535 5.7.8 Sorry.", "Q"),
     reply.relay_misconfigured("503", "Q"),
     reply.message_not_sent("Q"),
     reply.maybe_delivered("connection lost", "Q"),
