@@ -7,8 +7,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay.core.headers import (
+    LONGEST_COMPLETED,
     LONGEST_FROM,
-    LONGEST_LIST,
+    MOST_FIELDS,
+    MOST_MARKS,
     count_received,
     field_values,
     from_addresses,
@@ -247,9 +249,56 @@ def test_names_get_a_domain(header, expected):
         b"From root Mon Jan  1 00:00:00 2024\r\n",
         b"To: <root\r\n",
         b"To: x\xe4\r\n",
-        b"To: " + b"x" * LONGEST_LIST + b"\r\n",
     ],
 )
 def test_what_is_no_list_of_addresses_stays_as_it_was(header):
     """And so does a list whose addresses all have their domain."""
     assert with_domains(header, "b.c") == header
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"From: scanner\r\nX: " + b"x" * LONGEST_COMPLETED + b"\r\n",
+        b"To: " + b"a," * (MOST_MARKS // 5) + b"a\r\n",
+        b"To: " + b"a " * MOST_MARKS + b"<a>\r\n",
+        b"To: " + b"()" * MOST_MARKS + b"a\r\n",
+        b"To: " + b"(" * MOST_MARKS + b")" * MOST_MARKS + b"a\r\n",
+        b"To: a" + b"\r\n ,a" * (MOST_MARKS // 8) + b"\r\n",
+    ],
+    ids=["header", "addresses", "words", "comments", "nested comments", "folds"],
+)
+def test_what_would_take_too_long_to_read_stays_as_it_was(header):
+    """Nobody else's mail waits for it."""
+    assert with_domains(header, "b.c") == header
+
+
+def test_what_takes_too_long_takes_no_other_field_along():
+    """The rest is completed, as long as there is time and fields are not too many."""
+    huge = b"To: " + b"a," * MOST_MARKS + b"a\r\n"
+    fields = b"Cc: x\r\n" * (MOST_FIELDS - 2)
+
+    after = with_domains(b"From: scanner\r\n" + huge + fields + b"Cc: y\r\n", "b.c")
+
+    assert after == b"From: scanner@b.c\r\n" + huge + fields.replace(b"x", b"x@b.c") + b"Cc: y\r\n"
+
+
+def test_a_thousand_recipients_are_completed():
+    """With names that need quotes, each on a line of its own."""
+    header = b"From: scanner\r\nTo: " + b",\r\n ".join(b'"Doe, J." <d%d>' % one for one in range(1000)) + b"\r\n"
+
+    assert with_domains(header, "b.c").count(b"@b.c") == 1001
+
+
+@given(
+    st.lists(st.sampled_from([*b' ,;:<>()@a\\\xe4"', *b"\r\n"]).map(lambda one: bytes([one])), max_size=40).map(
+        b"".join
+    )
+)
+def test_nothing_but_domains_is_put_in(value):
+    """Whatever stands there: without the domain that was put in, every octet is where it was, and no line is new."""
+    header = b"Subject: s\r\nTo: " + value + b"\r\nX: y\r\n"
+    after = with_domains(header, "b.c")
+
+    assert after.replace(b"@b.c", b"") == header
+    assert after.count(b"\n") == header.count(b"\n")
