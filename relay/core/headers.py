@@ -24,7 +24,9 @@ _FLAGS: Final = re.IGNORECASE | re.MULTILINE
 _REST: Final = rb"[ \t]*:(?P<value>[^\n]*(?:\n[ \t][^\n]*)*)"  # white space before the colon: RFC 5322 §4.5
 _RECEIVED = re.compile(rb"^Received[ \t]*:", _FLAGS)
 _FROM = re.compile(b"^From" + _REST, _FLAGS)
-_SPARKPOST = re.compile(rb"^(?P<name>X-MSYS-[!-9;-~]*|X-Binding)" + _REST + rb"\n?", _FLAGS)
+# No field's name has white space or a control character behind it; but who looks for the colon may skip some.
+_NO_NAME: Final = rb"[\x00-\x09\x0b-\x20\x7f-\xff]*+"
+_SPARKPOST = re.compile(rb"^(?P<name>(?:X-MSYS-[!-9;-~]*+|X-Binding)" + _NO_NAME + rb")" + _REST + rb"\n?", _FLAGS)
 _ADDRESSES = re.compile(rb"^(?:Resent-)?(?:From|Sender|Reply-To|To|Cc)" + _REST, _FLAGS)
 _MARKS: Final = b' \t\r\n()<>[]:;@,"\\'
 _BLIND = re.compile(rb"^(?:Resent-)?Bcc" + _REST + rb"\n?", _FLAGS)
@@ -59,7 +61,7 @@ def said_to_sparkpost(header: bytes) -> list[bytes]:
     lower = header.lower()
     if b"x-msys-" not in lower and b"x-binding" not in lower:  # much faster than to look for fields
         return []
-    return [match["name"] for match in _SPARKPOST.finditer(header)]
+    return [match["name"].rstrip(b" \t") for match in _SPARKPOST.finditer(header)]
 
 
 def without_field(header: bytes, name: bytes) -> bytes:

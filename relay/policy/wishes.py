@@ -48,7 +48,7 @@ def asked_for(wishes: Wishes, identity: str, header: bytes) -> bytes | Reply:
     if not names:
         return wishes.field
     for spelled in names:
-        name = spelled.decode("ascii")
+        name = spelled.decode("latin-1")
         binding = name.lower() == smtp_api.BINDING.lower() and smtp_api.BINDING in wishes.accept
         if spelled.upper() != smtp_api.NAME and not binding:
             return reply.not_to_be_asked(name, identity)

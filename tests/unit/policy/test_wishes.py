@@ -137,6 +137,9 @@ def test_a_name_that_is_there_twice_is_there_once_afterwards(hidden):
         ([field({"tags": ["x" * 1000]})], "550 5.6.0 a text in X-MSYS-API is longer than a line can be"),
         ([field({}), b"x-msys-api: {}\r\n"], "550 5.6.0 the message has several X-MSYS-API headers"),
         ([b"X-MSYS-SUBACCOUNT: 5\r\n"], "550 5.7.1 identity shop does not let applications set X-MSYS-SUBACCOUNT: "),
+        ([b"X-MSYS-API\x0b: {}\r\n"], "550 5.7.1 identity shop does not let applications set X-MSYS-API\x0b: "),
+        ([b"X-MSYS-API \xa0 : {}\r\n"], "550 5.7.1 identity shop does not let applications set X-MSYS-API \xa0: "),
+        ([b"X-Binding\x0c: fast\r\n"], "550 5.7.1 identity shop does not let applications set X-Binding\x0c: "),
         ([b"x-binding: fast\r\n"], "550 5.7.1 identity shop does not let applications set x-binding: "),
     ],
 )
