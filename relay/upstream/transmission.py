@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from relay.core import smtp_api
 from relay.core.envelope import Recipient
-from relay.core.headers import field_values, without_sparkpost_fields
+from relay.core.headers import field_values, has_field, without_sparkpost_fields
 from relay.core.message import Content
 from relay.core.recode import must_recode, recode
 
@@ -40,10 +40,12 @@ class NotOverHttps(Exception):
 def wishes(header: bytes) -> Mapping[str, Any]:
     """What the message's X-MSYS-API header asks of SparkPost; raises NotOverHttps.
 
-    `archive` does not exist over HTTP, copies to `cc` and `bcc` are messages of their own there, and metadata has a
-    limit that it does not have over SMTP. A header that an earlier version let pass and this one would not is left to
-    SMTP too: SparkPost says what it thinks of it.
+    `archive` and `X-Binding` do not exist over HTTP, copies to `cc` and `bcc` are messages of their own there, and
+    metadata has a limit that it does not have over SMTP. A header that an earlier version let pass and this one would
+    not is left to SMTP too: SparkPost says what it thinks of it.
     """
+    if has_field(header, smtp_api.BINDING.encode("ascii")):
+        raise NotOverHttps("the message has an X-Binding header")
     values = field_values(header, smtp_api.NAME)
     if not values:
         return {}
