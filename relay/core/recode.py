@@ -11,7 +11,7 @@ next hop does not offer 8BITMIME (RFC 6152 §3). Both are mended entity by entit
     message/rfc822, multipart/*             what is inside; their own 8bit or binary becomes 7bit
     other message/*, other encodings,       lines are folded (CRLF and a space), which a reader may see
       preamble and epilogue                 8-bit octets become "?"
-    header lines                            folded at white space, or anywhere if there is none
+    header lines                            folded at white space, else behind a comma, else anywhere
     8-bit in header lines                   encoded words (RFC 2047); in parameters as RFC 2231 has it; "?" in addresses
     8-bit in boundaries                     "?", where they are declared and where they stand: they are no text
 
@@ -212,7 +212,10 @@ def _encoder(entity: Entity, *, eight_bit_ok: bool) -> _Encoder:
 
 
 def fold(line: bytes) -> bytes:
-    """A line in pieces of at most 998 octets: broken before white space if there is any, else by CRLF and a space."""
+    """A line in pieces of at most 998 octets: broken before white space if there is any, else by CRLF and a space.
+
+    Those come behind a comma if there is one: in a list of addresses that has no space anywhere else is within one.
+    """
     pieces = []
     while len(line) > MAX_LINE:
         at = max(line.rfind(b" ", 1, MAX_LINE), line.rfind(b"\t", 1, MAX_LINE))
@@ -220,8 +223,9 @@ def fold(line: bytes) -> bytes:
             pieces.append(line[:at])
             line = line[at:]
         elif line[: MAX_LINE - 1].strip():
-            pieces.append(line[: MAX_LINE - 1])
-            line = b" " + line[MAX_LINE - 1 :]
+            end = line.rfind(b",", 1, MAX_LINE - 1) + 1 or MAX_LINE - 1
+            pieces.append(line[:end])
+            line = b" " + line[end:]
         else:
             line = b" " + line.lstrip()  # a line of white space would read as an empty one, which ends a header section
     return b"\r\n".join([*pieces, line])

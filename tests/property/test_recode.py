@@ -264,6 +264,15 @@ def test_a_header_takes_time_by_its_size_and_not_by_the_square(header):
     assert_travels(octets, eight_bit_ok=False)
 
 
+def test_a_list_without_white_space_is_folded_between_its_addresses():
+    """As applications write it that join addresses with a comma and nothing else."""
+    listed = [b"user%d@example.com" % one for one in range(300)]
+    lines = fold(b"To: " + b",".join(listed)).split(b"\r\n")
+
+    assert max(map(len, lines)) <= 998
+    assert [one for line in lines[1:] for one in line.strip(b" ,").split(b",")] == listed
+
+
 def test_folding_never_makes_an_empty_line():
     """White space alone would end the header section."""
     assert all(piece.strip() for piece in fold(b"X:" + b" " * 3000 + b"y").split(b"\r\n"))
