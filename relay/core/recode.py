@@ -228,7 +228,7 @@ def fold(line: bytes) -> bytes:
             line = b" " + line[end:]
         else:
             line = b" " + line.lstrip()  # a line of white space would read as an empty one, which ends a header section
-    return b"\r\n".join([*pieces, line])
+    return b"\r\n".join([*pieces, line] if line.strip() else pieces or [line])
 
 
 # -- header sections --------------------------------------------------------------------------------------------------

@@ -276,6 +276,8 @@ def test_a_list_without_white_space_is_folded_between_its_addresses():
 def test_folding_never_makes_an_empty_line():
     """White space alone would end the header section."""
     assert all(piece.strip() for piece in fold(b"X:" + b" " * 3000 + b"y").split(b"\r\n"))
+    assert fold(b"X: y" + b" " * 1000) == b"X: y" + b" " * 993
+    assert fold(b"X: y" + b" " * 3000) == b"X: y" + b" " * 993
 
 
 def test_measures_decide():
