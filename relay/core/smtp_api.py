@@ -88,10 +88,16 @@ def known(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _deeper(value: object, levels: int) -> bool:
     """Is it nested deeper than so many levels? Not all that Python can read it can write again somewhere else."""
-    if not isinstance(value, (dict, list)):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_deeper(item, levels - 1) for item in inner)
+    level = [value]
+    for _ in range(levels):
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, list):
+                inner += item
+            elif isinstance(item, dict):
+                inner += item.values()
+        level = inner
+    return any(isinstance(item, (list, dict)) for item in level)
 
 
 def _of_types(document: Mapping[str, Any], types: Mapping[str, type], prefix: str) -> dict[str, Any]:

@@ -99,3 +99,13 @@ def test_fields_that_sparkpost_does_not_know_are_left_out():
     value = b' {"substitution_data": {"a": 1}, "tags": ["a"], "options": {"sandbox": true, "inline_css": true}}'
 
     assert smtp_api.read(value) == {"tags": ["a"], "options": {"inline_css": True}}
+
+
+@pytest.mark.parametrize("innermost", ["[]", "{}"])
+def test_how_deep_it_may_be_nested(innermost):
+    """Empty or not, the innermost counts, and so does the header's own object."""
+    deep = "[" * (smtp_api.MAX_DEPTH - 3) + innermost + "]" * (smtp_api.MAX_DEPTH - 3)
+
+    assert smtp_api.read(f'{{"metadata": {{"x": {deep}}}}}'.encode())
+    with pytest.raises(SmtpApiError, match="nested 32 deep"):
+        smtp_api.read(f'{{"metadata": {{"x": [{deep}]}}}}'.encode())
