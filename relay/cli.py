@@ -228,7 +228,11 @@ def send(
     ] = "localhost:2525",
     login: Annotated[str | None, typer.Option(metavar="USER", help="Log in; the password is asked for.")] = None,
 ) -> None:
-    """Send one test message through a running relay and show what it answers. Exit 0 if it was accepted, 1 if not."""
+    """Send one test message through a running relay and show what it answers. Exit 0 if it was accepted, 1 if not.
+
+    A password leaves this host only under TLS with a certificate that verifies; where a CA of your own has issued that,
+    SSL_CERT_FILE names it.
+    """
     from relay.send import send_test_message
 
     password = _password(lambda: typer.prompt("password", hide_input=True)) if login is not None else None

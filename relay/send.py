@@ -1,5 +1,6 @@
 """`sparkpost-relay send`: one test message through a running relay, with the dialogue shown."""
 
+import ipaddress
 import re
 import smtplib
 import socket
@@ -19,6 +20,10 @@ PATIENCE: Final = 660.0  # seconds; the relay may wait ten minutes for SparkPost
 
 class _NoGreeting(Exception):
     """The connection has ended, or was given up, before anything was said on it."""
+
+
+class _Unsafe(Exception):
+    """Why a password is kept back."""
 
 
 class _Utf8(str):
@@ -88,6 +93,32 @@ def _connect(via: str) -> smtplib.SMTP | None:
         return None
 
 
+def _stays_here(sock: socket.socket) -> bool:
+    """Whether what is said on a connection leaves this host: not by a Unix socket, nor by a loopback address."""
+    if sock.family == socket.AF_UNIX:
+        return True
+    address = ipaddress.ip_address(sock.getpeername()[0])
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def _secure(relay: smtplib.SMTP, *, for_password: bool) -> None:
+    """STARTTLS where it is offered; verified `for_password`, and then _Unsafe is raised where it cannot be had."""
+    offered = relay.has_extn("starttls")
+    if for_password and not offered:
+        raise _Unsafe("it offers no STARTTLS, and what is said without leaves this host in clear")
+    if not offered:
+        return
+    try:
+        # What this host trusts, or what SSL_CERT_FILE and SSL_CERT_DIR name.
+        relay.starttls(context=ssl.create_default_context() if for_password else None)
+    except ssl.SSLCertVerificationError as error:
+        raise _Unsafe(
+            f"its certificate does not verify ({error.verify_message}). If a CA of your own has issued it, name that:"
+            " SSL_CERT_FILE=/path/to/ca.pem; --via takes the host by the name that is in the certificate"
+        ) from error
+    relay.ehlo()
+
+
 def _is_one_address(text: str) -> bool:
     """Whether `text` can stand in a header and names one mailbox, whatever the relay will say to that."""
     addresses = getaddresses([text])
@@ -123,14 +154,16 @@ def send_test_message(*, to: str, mail_from: str, via: str, login: str | None, p
             return 1
         with connection as relay:
             relay.ehlo()
-            if relay.has_extn("starttls"):
-                relay.starttls()
-                relay.ehlo()
+            assert relay.sock is not None
+            _secure(relay, for_password=login is not None and not _stays_here(relay.sock))
             if login is not None and password is not None:
                 relay.login(login, password)
             relay.send_message(message)
     except _NoGreeting:
         print(f"{shown}: no greeting came. TLS from the start (tls.mode: implicit) is not spoken here")
+        return 1
+    except _Unsafe as error:
+        print(f"{shown}: the password was not sent: {error}")
         return 1
     except smtplib.SMTPException as error:
         print(f"not accepted: {printable(_reason(error))}")

@@ -19,10 +19,11 @@ import yaml
 
 from relay import doctor, is_compiled
 from relay.sandbox import HttpPort, Port
-from relay.send import send_test_message
+from relay.send import _stays_here, send_test_message
 from tests.support.environment import clean
 from tests.support.running import KEY, configuration, port_of, relay_to, sandbox_with
 from tests.support.serving import serving, write_config
+from tests.support.wire import starttls
 
 
 async def run(*arguments: str, text: str = "", **environ: str) -> tuple[int, str, str]:
@@ -599,6 +600,53 @@ async def test_send_logs_in_with_what_is_not_ascii(tmp_path):
 
     assert (status, "Traceback" in err) == (0, False)
     assert "<- 235 2.7.0" in out
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_send_off_this_host_logs_in_where_the_certificate_verifies(tmp_path, monkeypatch, capsys, trusted):
+    """Loopback passes for another host here."""
+    monkeypatch.setattr("relay.send._stays_here", lambda _: False)
+    app = {"name": "app", "match": {"login": "app"}, "password": "correct-horse"}
+    listeners = [{"address": "127.0.0.1:0", "tls": starttls(tmp_path)}]
+    async with (
+        sandbox_with(tmp_path / "sandbox") as sandbox,
+        relay_to(sandbox, identities=[app], listeners=listeners) as relay,
+    ):
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "issuer.pem" if trusted else sandbox.ca_file))
+        via = f"localhost:{port_of(relay)}"
+        parameters = {"to": "b@example.net", "mail_from": "a@example.com", "login": "app", "password": "correct-horse"}
+        status = await asyncio.to_thread(send_test_message, via=via, **parameters)
+
+    out = capsys.readouterr().out
+    assert (status, len(sandbox.accepted)) == ((0, 1) if trusted else (1, 0))
+    assert ("-> AUTH" in out) is trusted
+    refusal = f"{via}: the password was not sent: its certificate does not verify ("
+    assert (refusal in out, "SSL_CERT_FILE=" in out) == (not trusted, not trusted)
+
+
+async def test_send_off_this_host_without_starttls_keeps_the_password(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("relay.send._stays_here", lambda _: False)
+    async with sandbox_with(tmp_path) as sandbox, relay_to(sandbox) as relay:
+        via = f"127.0.0.1:{port_of(relay)}"
+        parameters = {"to": "b@example.net", "mail_from": "a@example.com", "via": via}
+        kept = await asyncio.to_thread(send_test_message, login="app", password="correct-horse", **parameters)
+        kept_out = capsys.readouterr().out
+        sent = await asyncio.to_thread(send_test_message, login=None, password=None, **parameters)
+
+    assert (kept, sent) == (1, 0)
+    assert f"{via}: the password was not sent: it offers no STARTTLS" in kept_out
+    assert "-> AUTH" not in kept_out
+
+
+def test_send_knows_what_stays_on_this_host():
+    def seen_from(address: str) -> socket.socket:
+        return SimpleNamespace(family=socket.AF_INET6, getpeername=lambda: (address, 25))
+
+    near, far = socket.socketpair()
+    with near, far:
+        assert _stays_here(near)
+    assert all(map(_stays_here, map(seen_from, ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])))
+    assert not any(map(_stays_here, map(seen_from, ["10.0.0.1", "fe80::1%eth0", "::ffff:10.0.0.1", "2001:db8::1"])))
 
 
 async def test_sandbox_stores_messages(tmp_path):

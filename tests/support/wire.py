@@ -24,8 +24,10 @@ async def talk(
 
 
 def starttls(folder: Path) -> dict[str, str]:
-    """The tls section of a listener that offers STARTTLS, with a certificate nobody knows."""
-    issued = trustme.CA().issue_cert("localhost")
+    """The tls section of a listener that offers STARTTLS, with a certificate nobody knows: `issuer.pem` is its CA."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "issuer.pem")
+    issued = authority.issue_cert("localhost")
     issued.private_key_pem.write_to_path(folder / "key.pem")
     issued.cert_chain_pems[0].write_to_path(folder / "cert.pem")
     return {"mode": "starttls", "certificate": str(folder / "cert.pem"), "key": str(folder / "key.pem")}
