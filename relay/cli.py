@@ -133,6 +133,14 @@ def sandbox(
         list[str] | None,
         typer.Option("--api-key", metavar="KEY", help="A key that is accepted; may repeat. Default: one made up."),
     ] = None,
+    sending_domain: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sending-domain",
+            metavar="DOMAIN",
+            help="A domain that From may have, others are refused; may repeat. Default: every domain.",
+        ),
+    ] = None,
     tls_dir: Annotated[
         Path | None,
         typer.Option(
@@ -152,7 +160,15 @@ def sandbox(
     """
     from relay.sandbox.command import run_sandbox
 
-    raise typer.Exit(asyncio.run(run_sandbox(smtp or ["127.0.0.1:2587"], http, api_key or [], tls_dir, store)))
+    running = run_sandbox(
+        smtp or ["127.0.0.1:2587"],
+        http,
+        api_keys=api_key or [],
+        sending_domains=sending_domain or None,
+        tls_dir=tls_dir,
+        store=store,
+    )
+    raise typer.Exit(asyncio.run(running))
 
 
 @cli.command("check-config")

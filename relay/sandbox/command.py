@@ -1,6 +1,7 @@
 """`sparkpost-relay sandbox`: the stand-in alone, until it is told to stop."""
 
 import asyncio
+import re
 import signal
 import tempfile
 from collections.abc import Sequence
@@ -11,9 +12,17 @@ from relay.sandbox.certificates import CertificateError
 from relay.sandbox.ports import HttpPort, Port
 from relay.sandbox.server import Sandbox
 
+_DOMAIN = re.compile(r"[^\s@,<>*.]+(?:\.[^\s@,<>*.]+)*")
+
 
 async def run_sandbox(
-    smtp: Sequence[str], http: str | None, api_keys: Sequence[str], tls_dir: Path | None, store: Path | None
+    smtp: Sequence[str],
+    http: str | None,
+    *,
+    api_keys: Sequence[str],
+    sending_domains: Sequence[str] | None,
+    tls_dir: Path | None,
+    store: Path | None,
 ) -> int:
     """Serve on the given `HOST:PORT[=MODE]`s until SIGTERM or SIGINT; 0, or 64 and 69 for ports that cannot be."""
     try:
@@ -25,11 +34,15 @@ async def run_sandbox(
     if "" in api_keys:
         print("--api-key: an empty key is none; without the option one is made up")
         return 64
+    if wrong := [domain for domain in sending_domains or () if _DOMAIN.fullmatch(domain) is None]:
+        print(f"--sending-domain {wrong[0]!r}: one domain is expected, for example shop.example.com; may repeat")
+        return 64
     with tempfile.TemporaryDirectory(prefix="sparkpost-sandbox-") as folder:
         sandbox = Sandbox(
             ports=ports,
             http=http_port,
             api_keys=dict.fromkeys(api_keys),
+            sending_domains=sending_domains,
             tls_dir=tls_dir or Path(folder),
             store=store,
             transcripts=False,
@@ -62,6 +75,8 @@ def _introduce(sandbox: Sandbox, *, made_up: bool) -> None:
     print(f"CA          {sandbox.ca_file}")
     if made_up:
         print(f"API key     {next(iter(sandbox.api_keys))}   (made up for this run; name one with --api-key)")
+    if sandbox.sending_domains is not None:
+        print(f"domains     {', '.join(sandbox.sending_domains)}")
     if sandbox.store is not None:
         print(f"store       {sandbox.store}")
     print("stop with Ctrl-C", flush=True)

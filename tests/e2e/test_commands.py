@@ -2,13 +2,16 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import socket
 import ssl
 import subprocess
 import sys
+import urllib.error
 import urllib.request
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -647,6 +650,72 @@ def test_send_knows_what_stays_on_this_host():
         assert _stays_here(near)
     assert all(map(_stays_here, map(seen_from, ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])))
     assert not any(map(_stays_here, map(seen_from, ["10.0.0.1", "fe80::1%eth0", "::ffff:10.0.0.1", "2001:db8::1"])))
+
+
+@contextlib.asynccontextmanager
+async def sandbox_process(tmp_path, *arguments: str) -> AsyncIterator[dict[str, str]]:
+    """The stand-in alone, as a process, and what it says when it has started: the last line of each kind."""
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "relay", "sandbox", "--smtp", "127.0.0.1:0", "--http", "127.0.0.1:0"],
+        *["--api-key", KEY, "--tls-dir", str(tmp_path / "tls"), *arguments],
+        stdout=asyncio.subprocess.PIPE,
+        env=clean(PYTHONUNBUFFERED="1"),
+    )
+    assert process.stdout is not None
+    said: dict[str, str] = {}
+    try:
+        while "stop" not in said:
+            name, _, value = (await asyncio.wait_for(process.stdout.readline(), 20)).decode().partition(" ")
+            said[name] = value.strip()
+        yield said
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+def transmit(said: dict[str, str], content: dict) -> tuple[int, dict]:
+    """What the stand-in's API answers to a transmission."""
+    request = urllib.request.Request(
+        f"{said['HTTPS']}/transmissions",
+        json.dumps({"recipients": [{"address": "b@example.net"}], "content": content}).encode(),
+        {"Authorization": KEY, "Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, context=ssl.create_default_context(cafile=said["CA"])) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+async def test_sandbox_knows_its_sending_domains(tmp_path):
+    """And refuses others in SparkPost's words, over SMTP and HTTPS."""
+    domains = ["--sending-domain", "shop.example.com", "--sending-domain", "Example.org"]
+    async with sandbox_process(tmp_path, *domains) as said:
+        port = int(said["listening"].rpartition(":")[2])
+        elsewhere = SimpleNamespace(addresses=[("127.0.0.1", port)], ca_file=said["CA"])
+        answers, statuses = [], []
+        async with relay_to(elsewhere) as relay:
+            for sender in ("a@shop.example.com", "a@example.org", "a@example.com"):
+                to = ["--to", "b@example.net", "--via", f"127.0.0.1:{port_of(relay)}"]
+                answers.append(await run("send", "--from", sender, *to))
+                mime = f"From: {sender}\n\nx"
+                statuses.append(await asyncio.to_thread(transmit, said, {"email_rfc822": mime}))
+
+    assert said["domains"] == "shop.example.com, Example.org"
+    assert [status for status, *_ in answers] == [0, 0, 1]
+    assert "550 5.7.1 Unconfigured Sending Domain <example.com>" in answers[2][1]
+    assert [status for status, _ in statuses] == [200, 200, 400]
+    assert statuses[2][1]["errors"][0]["code"] == "7001"
+
+
+@pytest.mark.parametrize("domain", ["", "a@example.com", "*.example.com", "a.example, b.example", "example.com."])
+async def test_sandbox_wants_domains_that_are_some(domain):
+    status, out, _ = await run("sandbox", "--smtp", "127.0.0.1:0", "--sending-domain", domain)
+
+    assert (status, out) == (
+        64,
+        f"--sending-domain {domain!r}: one domain is expected, for example shop.example.com; may repeat\n",
+    )
 
 
 async def test_sandbox_stores_messages(tmp_path):
