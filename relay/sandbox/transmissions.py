@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from relay.sandbox import inline
 from relay.sandbox.content import NO_DOMAIN, domain_objection, has_from, header_length
 from relay.sandbox.msys import MAX_CAMPAIGN_ID, refuse_constant
 from relay.sandbox.paths import is_address
@@ -39,7 +40,8 @@ _OPTIONS: Final[Mapping[str, type]] = {
     "ip_pool": str,
     "dkim_key": str,
 }
-_OTHER_CONTENT: Final = ("from", "subject", "text", "html", "amp_html", "headers", "attachments", "template_id")
+_UNKNOWN_CONTENT: Final = ("template_id", "ab_test_id", "amp_html", "inline_images")
+_OTHER_CONTENT: Final = ("from", *inline.FIELDS, *_UNKNOWN_CONTENT)
 
 
 class ApiError(Exception):
@@ -75,18 +77,9 @@ def read(body: bytes, rules: Rules) -> Transmission:
         raise _invalid("Problems parsing request as JSON") from error
     if not isinstance(document, dict):
         raise _invalid("Problems parsing request as JSON")
+    document = _without_nulls(document)
     _check_types(document)
-    options = document.get("options", {})
-    content = document["content"]
-    if others := [name for name in _OTHER_CONTENT if name in content]:
-        raise ApiError(422, "1301", "invalid field combination", f"content.email_rfc822 excludes content.{others[0]}")
-    mime = _LINE_END.sub("\r\n", content["email_rfc822"])
-    if mime.endswith("\r\n.\r\n"):
-        raise ApiError(422, "3020", "MIME parsing error", "email_rfc822 ends with the terminator of SMTP")
-    if len(mime.encode("utf-8", "replace")) > rules.message_size:
-        raise _invalid("The estimated message size is above the 20 MB message size limit")
-    data = document.get("substitution_data", {})
-    octets = _evaluated(mime, data, body=options.get("perform_substitutions", True)).encode("utf-8", "replace")
+    octets = _given(document, rules) if "email_rfc822" in document["content"] else _built(document, rules)
     if objection := _objection(octets[: header_length(octets)], rules):
         raise ApiError(400, "7001", objection)
     addresses = [_address(recipient) for recipient in document["recipients"]]
@@ -96,6 +89,56 @@ def read(body: bytes, rules: Rules) -> Transmission:
     bad = tuple(address for address in addresses if not is_address(address))
     fields = {name: value for name, value in document.items() if name != "content"}
     return Transmission(good, bad, document.get("return_path", ""), octets, fields)
+
+
+def _without_nulls(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What is null is not there: SparkPost's own Python client sends all fields, most of them null."""
+    named = {name: value for name, value in document.items() if value is not None}
+    inner = {name: named[name] for name in ("content", "options") if isinstance(named.get(name), dict)}
+    return named | {
+        name: {key: value for key, value in fields.items() if value is not None} for name, fields in inner.items()
+    }
+
+
+def _given(document: Mapping[str, Any], rules: Rules) -> bytes:
+    """The message that comes in MIME form."""
+    content = document["content"]
+    if others := [name for name in _OTHER_CONTENT if name in content]:
+        raise ApiError(422, "1301", "invalid field combination", f"content.email_rfc822 excludes content.{others[0]}")
+    mime = _LINE_END.sub("\r\n", content["email_rfc822"])
+    if mime.endswith("\r\n.\r\n"):
+        raise ApiError(422, "3020", "MIME parsing error", "email_rfc822 ends with the terminator of SMTP")
+    _limit(len(mime.encode("utf-8", "replace")), rules)
+    return _evaluated(mime, document.get("substitution_data", {}), body=_substitutes(document)).encode(
+        "utf-8", "replace"
+    )
+
+
+def _built(document: Mapping[str, Any], rules: Rules) -> bytes:
+    """The message that is made of pieces."""
+    content = document["content"]
+    if unknown := [name for name in _UNKNOWN_CONTENT if content.get(name)]:  # SparkPost would take it
+        raise _invalid(f"the sandbox does not know content.{unknown[0]}")
+    for name in ("from", "subject"):
+        if not content.get(name):
+            raise _missing(f"content.{name}")
+    if "text" not in content and "html" not in content:
+        raise _missing("content.text or content.html")
+    try:
+        octets = inline.build(content, document["recipients"], templates=_substitutes(document))
+    except ValueError as error:
+        raise _invalid(str(error)) from error
+    _limit(len(octets), rules)
+    return octets
+
+
+def _substitutes(document: Mapping[str, Any]) -> bool:
+    return bool(document.get("options", {}).get("perform_substitutions", True))
+
+
+def _limit(size: int, rules: Rules) -> None:
+    if size > rules.message_size:
+        raise _invalid("The estimated message size is above the 20 MB message size limit")
 
 
 def _objection(header: bytes, rules: Rules) -> str | None:
@@ -111,11 +154,7 @@ def _check_types(document: Mapping[str, Any]) -> None:
     for name in ("recipients", "content"):
         if not document.get(name):
             raise _missing(name)
-    if "email_rfc822" not in document["content"]:
-        if any(name in document["content"] for name in _OTHER_CONTENT):  # SparkPost would take it
-            raise ApiError(422, "1400", "required field is missing", "the sandbox knows content.email_rfc822 only")
-        raise _missing("content.email_rfc822")
-    _check(document["content"], {"email_rfc822": str}, "content.")
+    _check(document["content"], {"email_rfc822": str, **inline.FIELDS}, "content.")
     if len(document.get("campaign_id", "").encode("utf-8", "replace")) > MAX_CAMPAIGN_ID:
         raise _invalid(f"campaign_id is limited to {MAX_CAMPAIGN_ID} bytes")
     if (return_path := document.get("return_path")) and not is_address(return_path):

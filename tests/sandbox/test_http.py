@@ -7,6 +7,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from email import message_from_bytes, policy
 
 import pytest
 
@@ -51,6 +52,12 @@ def request(body: bytes, *, target: str = "/api/v1/transmissions", method: str =
 def transmission(*emails: str, mime: str = MIME, **fields: object) -> dict:
     recipients = [{"address": {"email": email}} for email in emails or ["b@example.org"]]
     return {"recipients": recipients, "content": {"email_rfc822": mime}} | fields
+
+
+def pieces(**content: object) -> dict:
+    """A transmission whose content is no MIME."""
+    plain = {"from": "a@example.com", "subject": "x", "text": "x"}
+    return {"recipients": [{"address": "b@example.org"}], "content": plain | content}
 
 
 @pytest.fixture
@@ -154,6 +161,27 @@ async def test_keys_and_subaccounts(api):
         ({"recipients": [{"address": "b@example.org"}], "content": {"email_rfc822": 1}}, 422, "1300"),
         ({"recipients": [{"address": "b@example.org"}], "content": {"email_rfc822": MIME, "text": "x"}}, 422, "1301"),
         ({"recipients": [{"address": "b@x.y", "tags": "t"}], "content": {"email_rfc822": MIME}}, 422, "1300"),
+        (pieces(text=None), 422, "1400"),
+        (pieces(**{"from": None}), 422, "1400"),
+        (pieces(subject=None), 422, "1400"),
+        (pieces(**{"from": "nobody"}), 422, "1300"),
+        (pieces(**{"from": {"name": "no address"}}), 422, "1300"),
+        (pieces(text="\ud800"), 422, "1300"),
+        (pieces(text=1), 422, "1300"),
+        (pieces(text="x" * 2000), 422, "1300"),
+        (pieces(text="Dear {{name}}"), 422, "1300"),
+        (pieces(subject="{{name}}"), 422, "1300"),
+        (pieces(subject="x\r\nBcc: c@example.org"), 422, "1300"),
+        (pieces(headers={"X-A": 1}), 422, "1300"),
+        (pieces(headers={"X A": "x"}), 422, "1300"),
+        (pieces(headers={"": "x"}), 422, "1300"),
+        (pieces(**{"from": "a@example.com, b@example.com"}), 422, "1300"),
+        (pieces() | {"recipients": [{"address": {"email": "b@example.org", "name": "B\r\nX: y"}}]}, 422, "1300"),
+        (pieces(attachments=[{"name": "x"}]), 422, "1300"),
+        (pieces(attachments=["x"]), 422, "1300"),
+        (pieces(attachments=[{"name": "x", "type": "image/png", "data": "?"}]), 422, "1300"),
+        (pieces(inline_images=[{"name": "x", "type": "image/png", "data": "eA=="}]), 422, "1300"),
+        (pieces(template_id="x"), 422, "1300"),
         (transmission("nobody"), 400, "5002"),
         (transmission(options=[]), 422, "1300"),
         (transmission(options={"open_tracking": "false"}), 422, "1300"),
@@ -175,6 +203,50 @@ async def test_what_is_refused(api, document, status, code):
 
     assert (answered, answer["errors"][0]["code"]) == (status, code)
     assert client.box.accepted == []
+
+
+async def test_content_in_pieces(api):
+    """It is made into a message; what is null is not there."""
+    attached = {
+        "name": "r\u00e9sum\u00e9.pdf",
+        "type": "application/pdf; name=x",
+        "data": base64.b64encode(b"pdf").decode(),
+    }
+    document = pieces(
+        **{"from": {"name": "J\u00fcrgen", "email": "a@example.com"}, "subject": "Gr\u00fc\u00dfe", "amp_html": None},
+        text="f\u00fcr dich\n.\n",
+        html="<p>x</p>",
+        reply_to="r@example.com",
+        headers={"X-Order": "42", "to": "not me"},
+        attachments=[attached],
+        inline_images=[],
+    )
+    copy = {"email": "c@example.org", "header_to": "b@example.org"}
+    document |= {"recipients": [{"address": {"email": "b@example.org", "name": "B"}}, {"address": copy}]}
+    document |= {"description": None, "options": {"transactional": None}}
+    async with api() as client:
+        status, _ = await client.post(document)
+
+    assert status == 200
+    (accepted,) = client.box.accepted
+    assert accepted.content.isascii()
+    assert b"\n" not in accepted.content.replace(b"\r\n", b"")
+    message = message_from_bytes(accepted.content, policy=policy.default)
+    assert accepted.recipients == ("b@example.org", "c@example.org")
+    assert (message["From"], message["Subject"]) == ("J\u00fcrgen <a@example.com>", "Gr\u00fc\u00dfe")
+    assert (message["To"], message["Reply-To"]) == ("B <b@example.org>, b@example.org", "r@example.com")
+    assert (message["X-Order"], message["Message-ID"][-13:]) == ("42", "@example.com>")
+    assert message.get_body(("plain",)).get_content() == "f\u00fcr dich\r\n.\r\n"
+    assert message.get_body(("html",)).get_content() == "<p>x</p>\r\n"
+    assert [part.get_filename() for part in message.iter_attachments()] == ["r\u00e9sum\u00e9.pdf"]
+    assert [part.get_content() for part in message.iter_attachments()] == [b"pdf"]
+
+
+async def test_braces_in_pieces_where_nothing_is_evaluated(api):
+    async with api() as client:
+        status, _ = await client.post(pieces(text="{{x}}") | {"options": {"perform_substitutions": False}})
+
+    assert (status, b"{{x}}" in client.box.accepted[0].content) == (200, True)
 
 
 @pytest.mark.parametrize(
