@@ -1,9 +1,9 @@
 """`sparkpost-relay doctor`: the whole way to SparkPost, tried step by step, without sending mail.
 
 It walks the same dial and handshake as the relay: names, every port by every address family, greeting, STARTTLS,
-certificate, and AUTH for each credential; where HTTPS may be used, that too, for each credential. One line a finding;
-each fault with its remedy. Addresses that fail are only a warning while others work, and so are ports while HTTPS
-works: the relay goes round them by itself.
+certificate, and AUTH for each login that mail travels under; where HTTPS may be used, that too, for each credential.
+One line a finding; each fault with its remedy. Addresses that fail are only a warning while others work, and so are
+ports while HTTPS works: the relay goes round them by itself.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Final
 
 from relay.admin.tables import printable
 from relay.config import Config
-from relay.core.login import Assignment, Login, Target, origin
+from relay.core.login import Login, Target, bare, origin, subaccount_of
 from relay.core.outcome import Answer, Cause, Fact, Failure, FailureKind, HttpAnswer, Outcome, Phase, classify
 from relay.policy.credentials import Credentials
 from relay.upstream.addresses import Candidate, resolved
@@ -24,6 +24,7 @@ from relay.upstream.http_api import HttpChannel
 from relay.upstream.smtp import Handshake
 
 PATIENCE: Final = 10.0  # seconds
+_MOST_LOGINS: Final = 10  # of a credential; an operator reads a line for each
 
 
 class Verdict(StrEnum):
@@ -61,6 +62,7 @@ _REMEDIES: Final[Mapping[FailureKind, str]] = {
     FailureKind.UNRESOLVED: "check upstream.host, and the name servers of this host (/etc/resolv.conf)",
 }
 
+_GOING_AWAY: Final = 421
 _ABOUT_TIME: Final = ("certificate has expired", "certificate is not yet valid")  # OpenSSL's words
 
 
@@ -71,7 +73,7 @@ async def examine(config: Config) -> int:
     credentials = Credentials.from_config(config)
     channel = build_https(config, credentials.api_url)
     https = _Https(channel, credentials) if config.upstream.http.enabled else None
-    logins = [credentials.login_for(Assignment("doctor", name, None)) for name in config.credentials]
+    logins = _logins(config, credentials)
     targets = dict.fromkeys([login.target for login in logins] or [Target(config.upstream.host, config.upstream.ports)])
     healthy = True
     for target in targets:
@@ -86,6 +88,19 @@ async def examine(config: Config) -> int:
         )
     print("\nmail would flow" if healthy else "\nmail would not flow: see the faults above")
     return 0 if healthy else 1
+
+
+def _logins(config: Config, credentials: Credentials) -> list[Login]:
+    """What mail travels under: of each credential a login for every subaccount that an identity has.
+
+    The bare login is among them where an identity has none, or captures it, and for a credential that none names. A key
+    may be good for a subaccount alone: where no mail needs the bare login, its refusal is no fault.
+    """
+    wanted: dict[str, dict[int | None, None]] = {name: {} for name in config.credentials}
+    for identity in config.identities:
+        wanted[identity.credential][identity.subaccount] = None
+    logins = (credentials.login_of(name, number) for name, numbers in wanted.items() for number in numbers or (None,))
+    return [login for login in logins if login is not None]
 
 
 def _impatient(config: Config) -> Config:
@@ -117,10 +132,17 @@ async def _examine_target(
         ways_round = {} if present else proofs  # who is there and says "not now" is not gone round
         for candidate, result in zip(found, probes, strict=True):
             yield _port_finding(candidate, result, passable=bool(working) or _all_good(ways_round))
-    for login in logins:
-        yield await _auth_finding(handshake, working[0], login) if working else _untried(login, ways_round.get(login))
-    for login, proof in proofs.items():
-        yield proof.finding(login, passable=bool(working))
+    for name in dict.fromkeys(login.credential for login in logins):
+        its_own = [login for login in logins if login.credential == name]
+        if not working:
+            yield _untried(name, ways_round.get(name))
+            continue
+        for login in its_own[:_MOST_LOGINS]:
+            yield await _auth_finding(handshake, working[0], login)
+        if left := its_own[_MOST_LOGINS:]:
+            yield Finding(Verdict.OK, f"AUTH {name}", f"{len(left)} more logins of it are not tried")
+    for name, proof in proofs.items():
+        yield proof.finding(name, passable=bool(working))
 
 
 def _verdict(*, passable: bool) -> Verdict:
@@ -161,25 +183,45 @@ def _port_finding(candidate: Candidate, result: _Secured | Fact, *, passable: bo
 async def _auth_finding(handshake: Handshake, candidate: Candidate, login: Login) -> Finding:
     subject = f"AUTH {login.credential}"
     started = asyncio.get_running_loop().time()
+    failure = await _log_in(handshake, candidate, login)
+    if failure is None:
+        took = _milliseconds(asyncio.get_running_loop().time() - started)
+        return Finding(Verdict.OK, subject, f"accepted as {login.username} on port {candidate.endpoint.port} ({took})")
+    alone = bare(login)
+    if alone == login:
+        return Finding(Verdict.FAULT, subject, str(failure), _remedy(failure.fact))
+    remedy = _remedy(failure.fact)
+    if _refuses_login(failure.fact) and await _log_in(handshake, candidate, alone) is None:
+        remedy = (
+            f"the key itself is good: is {subaccount_of(login.username)} a subaccount of its account, and active? The"
+            " own key of a subaccount goes without identities[].subaccount"
+        )
+    return Finding(Verdict.FAULT, subject, f"as {login.username}: {failure}", remedy)
+
+
+async def _log_in(handshake: Handshake, candidate: Candidate, login: Login) -> UpstreamFailure | None:
+    """None if SparkPost takes the login, and goodbye."""
     try:
         session = await handshake.log_in(await handshake.secure(candidate), login)
     except UpstreamFailure as failure:
-        return Finding(Verdict.FAULT, subject, str(failure), _remedy(failure.fact))
-    seconds = asyncio.get_running_loop().time() - started
+        return failure
     await session.quit()
-    text = f"accepted as {login.username} on port {candidate.endpoint.port} ({_milliseconds(seconds)})"
-    return Finding(Verdict.OK, subject, text)
+    return None
 
 
-def _untried(login: Login, over_https: "_Proof | None") -> Finding:
-    """No port works; mail of the login may go by HTTPS all the same."""
+def _untried(credential: str, over_https: "_Proof | None") -> Finding:
+    """No port works; mail of the credential may go by HTTPS all the same."""
     passable = over_https is not None and over_https.refusal is None
     text = f"not tried: no port of SparkPost's can be used{'; its mail goes by HTTPS' if passable else ''}"
-    return Finding(_verdict(passable=passable), f"AUTH {login.credential}", text, "see the ports above")
+    return Finding(_verdict(passable=passable), f"AUTH {credential}", text, "see the ports above")
+
+
+def _refuses_login(fact: Fact) -> bool:
+    return classify(fact).cause is Cause.LOGIN_REFUSED
 
 
 def _remedy(fact: Fact) -> str:
-    if classify(fact).cause is Cause.LOGIN_REFUSED:
+    if _refuses_login(fact):
         return (
             "the key is wrong, belongs to another region (US keys are not valid on the EU host), lacks the permission "
             '"Send via SMTP", or is bound to other IP addresses: compare it in SparkPost, under API keys'
@@ -191,10 +233,18 @@ def _remedy(fact: Fact) -> str:
             return _REMEDIES[kind]
         case Answer(phase=Phase.AUTH):
             return "SparkPost cannot check the key at the moment: try again"
+        case Answer(phase=Phase.STARTTLS, reply=reply) if reply.code != _GOING_AWAY:
+            return (
+                "a mail proxy or an antivirus between here and SparkPost may refuse it: exempt this host; or try again"
+            )
         case Answer(reply=reply) if reply.transient:
             return "SparkPost asks to be left alone for now: try again later"
         case _:
             return f"what answers does not want this host: {_PORT_BLOCKED}"
+
+
+_TOO_MANY: Final = 429
+_OF_PROXIES: Final = (407, 511)  # which ask for a login of their own; SparkPost says neither
 
 
 # -- HTTPS ------------------------------------------------------------------------------------------------------------
@@ -214,22 +264,28 @@ class _Proof:
     refusal: Outcome | None
     seconds: float
 
-    def finding(self, login: Login, *, passable: bool) -> Finding:
-        subject = f"HTTPS {login.credential}"
+    def finding(self, credential: str, *, passable: bool) -> Finding:
+        subject = f"HTTPS {credential}"
         if self.refusal is None:
             text = (
                 f"{self.where}: the key may send ({_milliseconds(self.seconds)}); domain and quota show with mail only"
             )
             return Finding(Verdict.OK, subject, text)
         text = str(self.refusal.fact) if self.where is None else f"{self.where}: {self.refusal.fact}"
-        return Finding(_verdict(passable=passable), subject, text, _https_remedy(login, self.refusal))
+        return Finding(_verdict(passable=passable), subject, text, _https_remedy(credential, self.refusal))
 
 
-async def _prove(https: _Https | None, logins: Sequence[Login]) -> Mapping[Login, _Proof]:
-    """Each key shown to its API with a request that sends nothing; empty where HTTPS is not wanted."""
+async def _prove(https: _Https | None, logins: Sequence[Login]) -> Mapping[str, _Proof]:
+    """Each credential's key shown to its API with a request that sends nothing; empty where HTTPS is not wanted.
+
+    One login of each will do: the API does not look at the subaccount of such a request.
+    """
     if https is None:
         return {}
-    return dict(zip(logins, await asyncio.gather(*(_prove_one(https, login) for login in logins)), strict=True))
+    keys: dict[str, Login] = {}
+    for login in logins:
+        keys.setdefault(login.credential, login)
+    return dict(zip(keys, await asyncio.gather(*(_prove_one(https, one) for one in keys.values())), strict=True))
 
 
 async def _prove_one(https: _Https, login: Login) -> _Proof:
@@ -239,12 +295,19 @@ async def _prove_one(https: _Https, login: Login) -> _Proof:
     return _Proof(url and origin(url), refusal, asyncio.get_running_loop().time() - started)
 
 
-def _all_good(proofs: Mapping[Login, _Proof]) -> bool:
+def _all_good(proofs: Mapping[str, _Proof]) -> bool:
     return bool(proofs) and all(proof.refusal is None for proof in proofs.values())
 
 
-def _https_remedy(login: Login, refusal: Outcome) -> str:
+def _https_remedy(credential: str, refusal: Outcome) -> str:
     match refusal:
+        case Outcome(fact=HttpAnswer(status=status, code=None, text=text)) if status in _OF_PROXIES or (
+            not text and status < 500 and status != _TOO_MANY
+        ):
+            return (
+                "what answers is not SparkPost's API, or not at this path: a proxy, a filter or a login page of this"
+                " network in its place? Exempt this host; else check upstream.http.url"
+            )
         case Outcome(cause=Cause.LOGIN_REFUSED):
             return (
                 "the key is wrong, belongs to another region than upstream.http.url, or is bound to other IP addresses:"
@@ -256,7 +319,7 @@ def _https_remedy(login: Login, refusal: Outcome) -> str:
                 " mail waits for SMTP"
             )
         case Outcome(cause=Cause.SMTP_ONLY):
-            return f"name credentials.{login.credential}.upstream.http.url; without it, its mail waits for SMTP"
+            return f"name credentials.{credential}.upstream.http.url; without it, its mail waits for SMTP"
         case Outcome(fact=HttpAnswer(elsewhere=True)):
             return "SparkPost's API is not there: check the path of upstream.http.url"
         case Outcome(fact=Answer()):

@@ -22,6 +22,7 @@ import yaml
 
 from relay import doctor, is_compiled
 from relay.sandbox import HttpPort, Port
+from relay.sandbox.rules import Login
 from relay.send import _stays_here, send_test_message
 from tests.support.environment import clean
 from tests.support.running import KEY, configuration, port_of, relay_to, sandbox_with
@@ -368,6 +369,90 @@ def with_https(sandbox, tmp_path, api: str = "api/v1", **credentials) -> str:
     config = yaml.safe_load(Path(path).read_text())
     config["upstream"]["http"] = {"enabled": True, "url": url}
     return write_config(Path(path), **config)
+
+
+async def test_doctor_proves_the_logins_that_mail_travels_under(tmp_path, capsys):
+    """A key that is good for one subaccount alone is no fault; a subaccount that is none is one."""
+    fixed = [{"name": f"s{number}", "match": {"login": f"s{number}"}, "subaccount": number} for number in (5, 6)]
+    async with sandbox_with(tmp_path) as sandbox:
+        sandbox.login = lambda user, key: Login(user, key, 5) if user.endswith("=5") else None
+        good = await doctor.examine(configuration(sandbox, identities=fixed[:1]))
+        good_out = capsys.readouterr().out
+        both_bad = await doctor.examine(configuration(sandbox, identities=fixed[1:]))
+        both_bad_out = capsys.readouterr().out
+        sandbox.login = lambda user, key: None if user.endswith("=6") else Login(user, key, None)
+        bad = await doctor.examine(configuration(sandbox, identities=[*fixed, {"name": "default"}]))
+        bad_out = capsys.readouterr().out
+
+    assert (good, both_bad, bad) == (0, 1, 1)
+    assert "ok       AUTH default accepted as SMTP_Injection:X-MSYS-SUBACCOUNT=5 on port" in good_out
+    assert "accepted as SMTP_Injection on" not in good_out
+    assert "Send via SMTP" in both_bad_out
+    assert "accepted as SMTP_Injection on" in bad_out
+    assert "FAULT    AUTH default as SMTP_Injection:X-MSYS-SUBACCOUNT=6: 535 5.7.8" in bad_out
+    assert "the key itself is good: is 6 a subaccount of its account" in bad_out
+
+
+async def test_doctor_tries_few_of_many_logins(tmp_path, capsys):
+    many = [{"name": f"s{number}", "match": {"login": f"s{number}"}, "subaccount": number} for number in range(1, 26)]
+    async with sandbox_with(tmp_path) as sandbox:
+        status = await doctor.examine(configuration(sandbox, identities=many))
+
+    out = capsys.readouterr().out
+    assert status == 0
+    assert (out.count("accepted as"), "AUTH default 15 more logins of it are not tried" in out) == (10, True)
+
+
+async def test_doctor_of_a_starttls_that_is_refused(tmp_path, capsys):
+    """SparkPost has TLS always: who answers 454 is somebody else."""
+    async with sandbox_with(tmp_path, ports=[Port(mode="refuse-starttls")]) as sandbox:
+        status = await doctor.examine(configuration(sandbox))
+
+    out = capsys.readouterr().out
+    assert status == 1
+    assert "454" in out
+    assert "a mail proxy or an antivirus between here and SparkPost may refuse it" in out
+    assert "asks to be left alone" not in out
+
+
+@pytest.mark.parametrize(
+    ("status_line", "body", "of_a_proxy"),
+    [
+        ("200 OK", "<html>Log in to the guest network</html>", True),
+        ("302 Found", "", True),
+        ("403 Forbidden", "<html>blocked by policy</html>", True),
+        ("407 Proxy Authentication Required", '{"errors": [{"message": "who are you?"}]}', True),
+        ("511 Network Authentication Required", "<html></html>", True),
+        ("429 Too Many Requests", "", False),
+        ("502 Bad Gateway", "<html></html>", False),
+        ("401 Unauthorized", '{"errors": [{"message": "Unauthorized."}]}', False),
+    ],
+)
+async def test_doctor_knows_who_answers_in_the_place_of_the_api(tmp_path, capsys, status_line, body, of_a_proxy):
+    """Neither the key nor SparkPost is to blame for what a login page or a filter says."""
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status_line}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        await writer.drain()
+        writer.close()
+
+    tls = starttls(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tls["certificate"], tls["key"])
+    async with (
+        sandbox_with(tmp_path / "tls") as sandbox,
+        await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as server,
+    ):
+        both = tmp_path / "both.pem"
+        both.write_text(sandbox.ca_file.read_text() + (tmp_path / "issuer.pem").read_text())
+        url = f"https://localhost:{server.sockets[0].getsockname()[1]}/api/v1"
+        upstream = {"tls": {"ca_file": str(both)}, "http": {"enabled": True, "url": url}}
+        await doctor.examine(configuration(sandbox, upstream=upstream))
+
+    out = capsys.readouterr().out
+    assert f"HTTP {status_line[:3]}" in out
+    assert ("a proxy, a filter or a login page of this network in its place?" in out) is of_a_proxy
 
 
 async def test_doctor_asks_over_https_and_sends_nothing(tmp_path):
