@@ -49,6 +49,7 @@ for _tag, _pattern, _first in (
 ):
     _CoreLoader.add_implicit_resolver(_TAG + _tag, re.compile(rf"^(?:{_pattern})$"), _first)
 
+_RESOLVERS: Final = (_CoreLoader(""), yaml.SafeLoader(""))
 _SCALARS: Final[Mapping[str, Callable[[str], object]]] = {
     _TAG + "null": lambda text: None,
     _TAG + "bool": lambda text: {"true": True, "false": False}[text.lower()],
@@ -59,9 +60,9 @@ _SCALARS: Final[Mapping[str, Callable[[str], object]]] = {
 
 
 def resolves_to_text(scalar: str) -> bool:
-    """True if an unquoted scalar is read as text, not as a number, a boolean or null."""
-    node = yaml.compose(scalar, Loader=_CoreLoader)
-    return node is not None and node.tag == _TAG + "str"
+    """True if an unquoted scalar is read as text, not as a number, a boolean or null: here, and under YAML 1.1."""
+    tags = (loader.resolve(yaml.ScalarNode, scalar, (True, False)) for loader in _RESOLVERS)  # type: ignore[no-untyped-call]
+    return all(tag == _TAG + "str" for tag in tags)
 
 
 @dataclass(slots=True)

@@ -5,8 +5,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from relay.config.document import resolves_to_text
 
 _NOT_ASCII = re.compile(r"[\x7f-\U0010ffff]")
@@ -35,4 +33,4 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    return _PLAIN.fullmatch(text) is not None and yaml.safe_load(text) == text and resolves_to_text(text)
+    return _PLAIN.fullmatch(text) is not None and resolves_to_text(text)

@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.config import Loaded, dump, keys, load
+from relay.config.document import parse
 from relay.config.model import default_hostname
+from relay.config.problems import Origin
+from relay.config.style import inline
 
 Load = Callable[..., Loaded]
 
@@ -117,3 +122,29 @@ def test_keys_are_listed_with_default_and_meaning() -> None:
     assert known["listeners[].networks"].default == '[127.0.0.0/8, "::1/128"]'
     assert known["credentials.NAME.api_key"].default == "required"
     assert all(key.meaning for key in known.values())
+
+
+def test_printing_reads_no_yaml(monkeypatch, tmp_path):
+    """A parser for each value would take most of the time that thousands of identities take to check."""
+    path = tmp_path / "relay.yaml"
+    path.write_text(
+        "credentials: {default: {api_key: '12345678'}}\nidentities: [{name: 'yes', senders: ['*@x.example']}]\n"
+    )
+    loaded = load(str(path), {})
+    monkeypatch.setattr(yaml, "compose", None)
+    monkeypatch.setattr(yaml, "load", None)
+
+    printed = dump(loaded)
+    assert 'name: "yes"' in printed
+    assert 'senders: ["*@x.example"]' in printed
+
+
+@given(
+    st.text(alphabet="aAyYnNoOeE019_./:@+-~lsfTtru", max_size=8)
+    | st.sampled_from(["1:30", "2001-01-01", "0x1f", "1_0"])
+)
+def test_what_is_printed_is_read_back(text):
+    """Under YAML 1.1 and as the configuration is read."""
+    line = f"key: {inline(text)}"
+
+    assert yaml.safe_load(line) == parse(line, lambda _: Origin("test")).values == {"key": text}
