@@ -17,6 +17,7 @@ from relay.config.problems import ConfigError, Origin, Path, Problem
 _TAG: Final = "tag:yaml.org,2002:"
 _GONE: Final = object()
 _LONGEST_NUMBER: Final = 100  # digits
+_MOST_VALUES: Final = 1_000_000
 
 _SYNTAX: Final[Mapping[str, str]] = {
     r"'\\t'": "a tab: YAML is indented with spaces only",
@@ -169,6 +170,11 @@ class _Builder:
     origin: Callable[[int], Origin]
 
     def build(self, node: yaml.Node, path: Path, above: tuple[yaml.Node, ...]) -> Any:
+        if (
+            len(self.document.origins) > _MOST_VALUES
+        ):  # aliases of aliases multiply; a moment's reading makes all there are
+            text = "more than a million values: if aliases stand in what other aliases stand for, write them out"
+            raise ConfigError([Problem(self.place(node), path, text)])
         if any(node is other for other in above):
             return self.complain(node, path, "an alias that contains itself: write the value out")
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":

@@ -17,6 +17,7 @@ from relay.core.secret import Secret
 CONFIG_VARIABLE: Final = "RELAY_CONFIG"
 USUAL_PLACE: Final = "/etc/sparkpost-relay/relay.yaml"
 ENVIRONMENT: Final = "environment"
+LARGEST: Final = 50_000_000  # octets
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def _may_exist(place: str) -> bool:
 def _read(source: str) -> Document:
     """The document of a file; raises ConfigError where it is none."""
     try:
-        octets = read_patiently(FilePath(source))
+        octets = read_patiently(FilePath(source), LARGEST)
     except TimeoutError:
         raise ConfigError([Problem(Origin(source), (), "cannot be read: nobody writes into this pipe")]) from None
     except OSError as error:
@@ -93,6 +94,9 @@ def _read(source: str) -> Document:
             f"{USUAL_PLACE}; without any, the environment alone is used"
         )
         raise ConfigError([Problem(Origin(source), (), text)]) from None
+    if len(octets) > LARGEST:
+        text = f"cannot be read: it is longer than any configuration ({LARGEST // 1_000_000} MB)"
+        raise ConfigError([Problem(Origin(source), (), text)])
     document = parse(octets, lambda line: Origin(source, line))
     if document.values is None:
         document.values = {}

@@ -1,4 +1,6 @@
-"""Reading what may be a pipe, as a shell's `<(command)` is, without waiting for ever for somebody who writes."""
+"""Reads what may be a pipe, as a shell's `<(command)` is: waits neither for ever for a writer, nor for an end that does
+not come.
+"""
 
 import os
 import select
@@ -10,27 +12,31 @@ PATIENCE: Final = 30.0  # seconds; what makes a configuration may have to ask ot
 _PIECE: Final = 65_536
 
 
-def read_patiently(path: Path) -> bytes:
-    """All of a file or pipe; raises OSError, of which TimeoutError means that a pipe has said nothing for so long."""
+def read_patiently(path: Path, limit: int) -> bytes:
+    """All of a file or pipe; of what is longer than `limit`, so much that it shows.
+
+    Raises OSError, of which TimeoutError means that a pipe has said nothing for so long.
+    """
     # Not to block: to open a FIFO would last until somebody opens it for writing.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             with open(descriptor, "rb", closefd=False) as stream:
-                return stream.read()
-        return b"".join(_pieces(descriptor))
+                return stream.read(limit + 1)
+        return _from_pipe(descriptor, limit)
     finally:
         os.close(descriptor)
 
 
-def _pieces(descriptor: int) -> list[bytes]:
+def _from_pipe(descriptor: int, limit: int) -> bytes:
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN)
-    pieces: list[bytes] = []
-    while True:
+    octets = bytearray()
+    while len(octets) <= limit:
         if not waiting.poll(PATIENCE * 1000):
             raise TimeoutError
         piece = os.read(descriptor, _PIECE)
         if not piece:
-            return pieces
-        pieces.append(piece)
+            break
+        octets += piece
+    return bytes(octets)

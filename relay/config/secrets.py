@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from relay.config.document import Document
 from relay.config.keys import is_secret
+from relay.config.pipes import read_patiently
 from relay.config.problems import Path, Problem
 from relay.core.secret import MASK, Secret
 
@@ -113,8 +114,9 @@ def _from_environment(name: str, environ: Mapping[str, str]) -> str:
 
 def _from_file(path: FilePath) -> str:
     try:
-        with path.open("rb") as stream:
-            octets = stream.read(_LARGEST + 1)
+        octets = read_patiently(path, _LARGEST)
+    except TimeoutError:
+        raise SecretError(f"{path} cannot be read: nobody writes into this pipe") from None
     except OSError as error:
         # A word without a slash may be the secret itself, where the name of its file belongs.
         shown = path if len(path.parts) > 1 else "the file that is named here"

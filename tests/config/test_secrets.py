@@ -201,6 +201,17 @@ def test_a_command_that_needs_no_secret_leaves_a_pipe_alone(tmp_path: Path) -> N
     assert api_key(loaded) == ""
 
 
+def test_a_pipe_into_which_nobody_writes_gives_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever needs it is told so soon, and where it is named."""
+    monkeypatch.setattr("relay.config.pipes.PATIENCE", 0.01)
+    os.mkfifo(tmp_path / "key")
+
+    with pytest.raises(
+        ConfigError, match=r"SPARKPOST_API_KEY_FILE: .*/key cannot be read: nobody writes into this pipe"
+    ):
+        load(None, {"SPARKPOST_API_KEY_FILE": str(tmp_path / "key")})
+
+
 def test_a_secret_may_come_through_a_pipe(tmp_path: Path) -> None:
     """As a shell's `<(pass show sparkpost)` has it."""
     reader, writer = os.pipe()

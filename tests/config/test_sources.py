@@ -239,6 +239,27 @@ def test_a_pipe_into_which_nobody_writes_is_not_waited_for_without_end(
         load(str(tmp_path / "relay.yaml"), KEY)
 
 
+def test_what_has_no_end_is_not_read_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.config.loader.LARGEST", 2_000_000)
+    (tmp_path / "relay.yaml").write_text("#" * 2_000_001)
+
+    for name in ("/dev/zero", str(tmp_path / "relay.yaml")):
+        with pytest.raises(ConfigError, match=f"^{name}: cannot be read: it is longer than any configuration"):
+            load(name, KEY)
+
+
+def test_aliases_that_multiply_have_a_place(tmp_path: Path) -> None:
+    """Eight lines would be forty million values."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    (tmp_path / "relay.yaml").write_text("\n".join(lines))
+
+    with pytest.raises(ConfigError, match=r"relay\.yaml:1: a[5-8](\[\d\])+: more than a million values: if aliases"):
+        load(str(tmp_path / "relay.yaml"), KEY)
+    with pytest.raises(ConfigError, match=r"environment: RELAY__LIMITS: .*more than a million values: if aliases"):
+        load(None, KEY | {"RELAY__LIMITS": "{" + ", ".join(lines) + "}"})
+
+
 def test_a_spool_without_a_path_is_named_as_it_was_written() -> None:
     """YAML has `sqlite:` as a mapping; the operator has not."""
     with pytest.raises(ConfigError, match=r"spool\.url: 'sqlite:' is not a spool"):
