@@ -2,7 +2,8 @@
 
 The parser is strict where leniency would change the meaning (an unclosed bracket, an empty recipient, a space inside an
 address) and kind where it would not: white space after the colon, no brackets at all, a source route (dropped, RFC 5321
-§4.1.2 and appendix C). Addresses keep their exact spelling; ESMTP values keep their case (RFC 3461 §4 needs it).
+§4.1.2 and appendix C), the dot that ends a name in the DNS (dropped, as no Domain has it). Addresses keep their exact
+spelling otherwise; ESMTP values keep their case (RFC 3461 §4 needs it).
 """
 
 import re
@@ -17,7 +18,7 @@ MAX_PATH: Final = 320  # RFC 5321 §4.5.3.1.3 guarantees 256; local part 64 + "@
 _DOT_STRING = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+")
 _QUOTED_STRING = re.compile(r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e])*"')
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
-_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _LITERAL = re.compile(r"\[[\x21-\x5a\x5e-\x7e]+\]")
 _SOURCE_ROUTE = re.compile(r"@[^\s:<>@]+(?:,@[^\s:<>@]+)*:")
 _ORDINARY_PATH = re.compile(rf"<({_DOT_STRING.pattern})@({_DOMAIN.pattern})>(?![^ \t])")  # as nearly all are
@@ -37,7 +38,7 @@ class InternationalAddress(PathError):
 
 
 class Address(NamedTuple):
-    """A mailbox as it was written: `local` may be a quoted string, `domain` may be an address literal."""
+    """A mailbox as written, but for a dot behind it: `local` may be a quoted string, `domain` an address literal."""
 
     local: str
     domain: str
@@ -60,6 +61,8 @@ class Address(NamedTuple):
         if text[local.end()] != "@":
             raise PathError(f"<{text}> has a character that does not belong there")
         domain = text[local.end() + 1 :]
+        if domain.endswith(".") and not domain.startswith("["):
+            domain = domain[:-1]
         if not (_DOMAIN.fullmatch(domain) or _LITERAL.fullmatch(domain)):
             raise PathError(f"<{text}> has no valid domain")
         return cls(local[0], domain)
@@ -142,10 +145,12 @@ def read_path(argument: str, home: Home = NOWHERE) -> PathArgument:
     found = ((Tolerance.NO_BRACKETS, not path.bracketed), (Tolerance.PATH_SPACING, path.spaced))
     tolerances = frozenset(kind for kind, shown in found if shown)
     try:
-        return PathArgument(Address.parse(path.text) if path.text else None, path.rest, tolerances)
+        address = Address.parse(path.text) if path.text else None
+        if path.text.endswith("."):
+            tolerances |= {Tolerance.TRAILING_DOT}
+        return PathArgument(address, path.rest, tolerances)
     except DomainMissing:
-        address = home.find(path.text)
-        if address is None:
+        if (address := home.find(path.text)) is None:
             raise
         if address is not home.postmaster:
             tolerances |= {Tolerance.NO_DOMAIN}

@@ -22,3 +22,4 @@ class Tolerance(StrEnum):
     OLD_TLS = "old-tls"
     PATH_SPACING = "path-spacing"
     TLS_ON_PLAIN_PORT = "tls-on-plain-port"
+    TRAILING_DOT = "trailing-dot"

@@ -16,6 +16,7 @@ from relay.core.envelope import (
     split_path,
 )
 from relay.core.reply import Reply
+from relay.core.tolerance import Tolerance
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,15 @@ def test_addresses_survive_verbatim(text):
     assert str(Address.parse(text)) == text
 
 
+@pytest.mark.parametrize("argument", ["<a@b.example.>", "a@b.example. SIZE=1", "<@c.d:a@b.example.>", "<a@b.example>"])
+def test_a_dot_behind_the_domain_is_dropped_and_shown(argument):
+    """It is no part of a Domain (RFC 5321 §4.1.2): SparkPost refuses it, and no pattern of an identity has it."""
+    path = read_path(argument)
+
+    assert str(path.address) == "a@b.example"
+    assert (Tolerance.TRAILING_DOT in path.tolerances) is ("example." in argument)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -77,6 +87,9 @@ def test_addresses_survive_verbatim(text):
         "@b.c",
         "a b@c.d",
         "a@b..c",
+        "a@b.c..",
+        "a@.",
+        "a@[192.0.2.1].",
         "a@-b.c",
         "a,b@c.d",
         "a@b c",
