@@ -75,6 +75,10 @@ class Connection(Link):
             if self._state is _State.READY:
                 self._advance()
 
+    def resume_writing(self) -> None:
+        self._last_word = self._loop.time()  # whoever has read a reply is there
+        super().resume_writing()
+
     def connection_lost(self, error: Exception | None) -> None:
         if self._idle_timer is not None:
             self._idle_timer.cancel()

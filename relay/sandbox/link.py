@@ -46,6 +46,15 @@ class Link(asyncio.Protocol, ABC):
         if self._transport is not None:
             self._transport.abort()
 
+    def pause_writing(self) -> None:
+        """Nobody listens to a client that does not read its replies: they would wait in memory, as many as it likes."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def connection_lost(self, _: Exception | None) -> None:
         if self._transport is None:
             return

@@ -1,11 +1,13 @@
 """Limits of connections and messages, idleness, counters, starting and stopping."""
 
 import asyncio
+import contextlib
 import socket
 
 import pytest
 
-from relay.sandbox import Direction, Port
+from relay.sandbox import Direction, HttpPort, Port
+from tests.support.ledger import until
 
 
 async def test_messages_per_connection(sandbox, connect):
@@ -185,3 +187,43 @@ def test_no_ca_before_the_start(sandbox):
     """The CA is there once the sandbox has started, and asking earlier says so."""
     with pytest.raises(RuntimeError, match="before it is started"):
         _ = sandbox().ca_file
+
+
+@pytest.mark.parametrize(
+    ("way", "command", "answer"),
+    [
+        ("smtp", b"NOOP\r\n", b"250 2.0.0 "),
+        ("smtp under TLS", b"NOOP\r\n", b"250 2.0.0 "),
+        ("http", b"GET /x HTTP/1.1\r\n\r\n", b"HTTP/1.1 401 "),
+    ],
+)
+async def test_a_client_that_does_not_read_is_not_listened_to(sandbox, connect, way, command, answer):
+    """What it asks for would pile up; when it reads at last, all of it is answered."""
+    count = 1_000_000 // len(command) if way != "http" else 20_000
+    async with sandbox(http=HttpPort(tls=False), idle_timeout=600) as box:
+        async with contextlib.AsyncExitStack() as stack:
+            if way == "http":
+                reader, writer = await asyncio.open_connection(*box.http_address)
+            else:
+                client = await stack.enter_async_context(connect(box))
+                reader, writer = client.reader, client.writer
+                await (client.starttls() if "TLS" in way else client.reply())
+            (connection,) = box._connections
+            for transport in (writer.transport, connection._transport):  # so that little fills the kernel's buffers
+                for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, option, 16_384)
+            writer.transport.pause_reading()
+            writer.write(command * count)
+            await until(lambda: not connection._transport.is_reading())
+            unread = connection._transport.get_write_buffer_size()
+            writer.transport.resume_reading()
+            answered, rest = 0, b""
+            async with asyncio.timeout(40):
+                while answered < count:
+                    octets = rest + await reader.read(1 << 20)
+                    answered += octets.count(answer)
+                    rest = octets[-len(answer) + 1 :]
+            writer.close()
+        await box.wait_closed()
+
+    assert unread < 4_000_000
