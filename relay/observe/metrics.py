@@ -68,7 +68,7 @@ class Metrics:
         self.messages_received = self._tally(
             "messages_received", "Messages whose content came to its end.", "listener", "identity"
         )
-        self.messages = self._tally("messages", "Recipients served, by what became of them.", "identity", "outcome")
+        self.messages = self._tally("messages", "What attempts at each recipient came to.", "identity", "outcome")
         self.replies = self._tally("replies", "Replies given to clients, by code.", "code")
         self.attempt_seconds = Timings(
             "attempt_seconds", "How long an attempt at delivering a message took.", _ATTEMPT_BUCKETS, self.registry
