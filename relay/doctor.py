@@ -17,7 +17,7 @@ from relay.config import Config
 from relay.core.login import Login, Target, bare, origin, subaccount_of
 from relay.core.outcome import Answer, Cause, Fact, Failure, FailureKind, HttpAnswer, Outcome, Phase, classify
 from relay.policy.credentials import Credentials
-from relay.upstream.addresses import Candidate, resolved
+from relay.upstream.addresses import Candidate, Names
 from relay.upstream.assembly import build_handshake, build_https
 from relay.upstream.failure import UpstreamFailure, not_now
 from relay.upstream.http_api import HttpChannel
@@ -117,7 +117,7 @@ async def _examine_target(
     started = asyncio.get_running_loop().time()
     working: list[Candidate] = []
     try:
-        found = await resolved(target.host, target.ports, started + PATIENCE)
+        found = await Names(PATIENCE).candidates(target.host, target.ports, started + PATIENCE)
     except UpstreamFailure as failure:
         proofs = ways_round = await _prove(https, logins)
         yield Finding(_verdict(passable=_all_good(proofs)), "DNS", str(failure), _remedy(failure.fact))

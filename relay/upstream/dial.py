@@ -17,7 +17,7 @@ import structlog
 from relay.core.login import Endpoint, Target
 from relay.core.outcome import Fact, Failure, FailureKind
 from relay.observe import log as events
-from relay.upstream.addresses import Candidate, resolved
+from relay.upstream.addresses import Candidate, Names
 from relay.upstream.failure import UpstreamFailure
 from relay.upstream.race import SILENT, Attempt, Race, Slots, summary
 
@@ -70,6 +70,7 @@ class Dialler(Generic[T]):
     ) -> None:
         self._attempt = attempt
         self._fallback_after = fallback_after
+        self._names = Names(fallback_after)
         self._watcher = watcher
         self._discard = discard
         self._probes: dict[Target, asyncio.Task[None]] = {}
@@ -157,7 +158,7 @@ class Dialler(Generic[T]):
         self, target: Target, ports: Sequence[int], deadline: float, slots: Slots
     ) -> tuple[Candidate, T, Failures]:
         """Who won, what came of it, and what came of the others."""
-        candidates = await resolved(target.host, ports, deadline)
+        candidates = await self._names.candidates(target.host, ports, deadline)
         race = Race(self._attempt, candidates, fallback_after=self._fallback_after, slots=slots)
         self._races.setdefault(target, set()).add(race)
         try:

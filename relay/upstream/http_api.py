@@ -9,15 +9,18 @@ brings its own key, and no cookie is kept.
 import asyncio
 import contextlib
 import io
+import socket
 import ssl
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import IO, Any, Final
 
 import aiohttp
 import structlog
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from relay.core.envelope import Recipient
 from relay.core.login import Login, origin, subaccount_of
@@ -26,7 +29,9 @@ from relay.core.outcome import Fact, Failure, FailureKind, HttpAnswer, Outcome, 
 from relay.core.ports import AttemptReport, Effort, Permit
 from relay.core.secret import MASK
 from relay.observe import log as events
+from relay.upstream.addresses import Names
 from relay.upstream.api_answers import MAX_ANSWER, read_answer
+from relay.upstream.failure import UpstreamFailure
 from relay.upstream.transmission import TAIL, NotOverHttps, head, json_text, mime, wishes
 
 log = structlog.get_logger()
@@ -36,11 +41,13 @@ LARGEST: Final = 20_000_000  # octets; fact sheet 3.2
 ANSWER_SECONDS: Final = 300.0  # fact sheet 3.2
 _REST_SECONDS: Final = 30.0  # for the rest of an answer that has begun
 _IDLE_SECONDS: Final = 15.0
+_STAND_IN_SECONDS: Final = 2.0  # for a lookup, where an earlier one has found addresses
 _PIECE: Final = 64 * 1024
 _SMALL: Final = 256 * 1024  # content that is encoded at once, and in memory
 _LEAST_PATIENCE: Final = 0.5  # seconds: once there is a connection to be had, it gets a fair chance
 _UNDERSTOOD: Final = frozenset({400, 413, 422})  # the key was good for asking
 _OURS: Final = frozenset({FailureKind.LEASE, FailureKind.WITHHELD})  # not sent, and the next is not for the same reason
+_NUMERIC: Final = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 _BROKEN: Final = (aiohttp.ClientError, OSError, ValueError)  # TimeoutError is an OSError
 
 
@@ -63,6 +70,7 @@ class HttpChannel:
         self._slots = asyncio.Semaphore(self._connections)
         self._busy: Counter[tuple[str, str, str]] = Counter()
         self._connect_seconds = connect_seconds
+        self._resolver = _Resolver(Names(_STAND_IN_SECONDS))
         self._answer_seconds = answer_seconds
         self._session: aiohttp.ClientSession | None = None
 
@@ -226,7 +234,11 @@ class HttpChannel:
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(
-                ssl=self._tls, limit=self._connections, keepalive_timeout=_IDLE_SECONDS, use_dns_cache=False
+                ssl=self._tls,
+                resolver=self._resolver,
+                limit=self._connections,
+                keepalive_timeout=_IDLE_SECONDS,
+                use_dns_cache=False,
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,
@@ -235,6 +247,24 @@ class HttpChannel:
                 auto_decompress=False,
             )
         return self._session
+
+
+class _Resolver(AbstractResolver):
+    """Looks names up as all of the relay does."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[ResolveResult]:
+        try:
+            found = await self._names.addresses(host)
+        except UpstreamFailure as failure:
+            raise OSError(str(failure)) from failure
+        one = partial(ResolveResult, hostname=host, port=port, proto=0, flags=_NUMERIC)
+        return [one(host=str(address[0]), family=kind) for kind, address in found if family in (0, kind)]
+
+    async def close(self) -> None:
+        """What is under way ends by itself."""
 
 
 class _Upload:

@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
@@ -307,13 +308,12 @@ async def test_doctor_waits_for_no_port_longer_than_an_operator_would(tmp_path, 
 async def test_doctor_waits_for_silent_name_servers_no_longer(tmp_path, monkeypatch, capsys):
     """They are named as what is silent; a library that asks each of them again and again is not waited for."""
 
-    async def silence(*_, **__):
-        await asyncio.Event().wait()
-
+    answered = threading.Event()
     monkeypatch.setattr(doctor, "PATIENCE", 0.2)
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", silence)
     async with sandbox_with(tmp_path) as sandbox:
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(30) and [])
         status = await asyncio.wait_for(doctor.examine(configuration(sandbox)), 10)
+    answered.set()
 
     assert status == 1
     assert "localhost cannot be resolved: the name servers are silent" in capsys.readouterr().out

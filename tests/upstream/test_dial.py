@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 
 import pytest
 
@@ -10,17 +11,11 @@ from relay.core.outcome import Answer, Failure, FailureKind, Phase
 from relay.core.reply import Reply
 from relay.upstream import dial as dial_module
 from relay.upstream import race as race_module
-from relay.upstream.addresses import Candidate, candidates
+from relay.upstream.addresses import Candidate, Names
 from relay.upstream.dial import Dialler
 from relay.upstream.failure import UpstreamFailure
 
 TARGET = Target("127.0.0.1", (587, 2525))
-
-FOUND = [
-    (socket.AF_INET, ("192.0.2.1", 0)),
-    (socket.AF_INET, ("192.0.2.2", 0)),
-    (socket.AF_INET6, ("2001:db8::1", 0, 0, 0)),
-]
 
 
 class Plenty:
@@ -168,21 +163,23 @@ async def test_silence_is_no_news_once_another_dial_has_got_through(monkeypatch)
     """Its own name servers were silent, or its packets were lost: that was before, and the target is there."""
     monkeypatch.setattr("relay.upstream.dial.SUSPICION", 0.05)
     monkeypatch.setattr("relay.upstream.dial.FAIR_SECONDS", 0.0)
-    asked = asyncio.Event()
-    answers = [asyncio.get_running_loop().create_future()]
+    asked, given_up = asyncio.Event(), asyncio.Event()
+    look_up = Names.candidates
 
-    async def lookup(host, ports):
-        if answers:
+    async def lookup(names, host, ports, deadline):
+        if not asked.is_set():
             asked.set()
-            await answers.pop()
-        return await candidates(host, ports)
+            await given_up.wait()
+            raise UpstreamFailure(Failure(Phase.RESOLVE, FailureKind.UNRESOLVED, "silent"))
+        return await look_up(names, host, ports, deadline)
 
-    monkeypatch.setattr("relay.upstream.addresses.candidates", lookup)
+    monkeypatch.setattr(Names, "candidates", lookup)
     watcher = Watched()
     dialler = Dialler(Script(p587="yes", p2525="yes"), fallback_after=0.01, watcher=watcher)
-    late = asyncio.create_task(dial(dialler, seconds=0.2))
+    late = asyncio.create_task(dial(dialler))
     await asked.wait()
     await dial(dialler)
+    given_up.set()
     with pytest.raises(UpstreamFailure, match="silent"):
         await late
 
@@ -315,42 +312,26 @@ async def test_a_name_without_address():
 
 async def test_silent_name_servers_end_in_time(monkeypatch):
     """The application is not kept waiting for the resolver, and hears that it is DNS."""
-    loop = asyncio.get_running_loop()
-    monkeypatch.setattr(loop, "getaddrinfo", lambda *_, **__: loop.create_future())
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(10) and [])
     with pytest.raises(UpstreamFailure) as error:
         await dial(Dialler(Script(), fallback_after=1), seconds=0.01)
 
+    answered.set()
+
     assert error.value.fact.phase is Phase.RESOLVE
     assert "the name servers are silent" in str(error.value)
-
-
-async def test_one_lookup_serves_every_port(monkeypatch):
-    """A slow resolver is waited for once; both families get their turn on each port."""
-    asked = []
-
-    async def two_families(host, port, **_):
-        asked.append(host)
-        return [(family, None, 0, "", address) for family, address in FOUND]
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", two_families)
-    found = await candidates("smtp.example", [587, 2525])
-
-    assert asked == ["smtp.example"]
-    assert [candidate.address for candidate in found] == [
-        *[("192.0.2.1", 587), ("2001:db8::1", 587, 0, 0), ("192.0.2.2", 587)],
-        *[("192.0.2.1", 2525), ("2001:db8::1", 2525, 0, 0), ("192.0.2.2", 2525)],
-    ]
 
 
 async def test_many_dead_addresses_do_not_delay_the_next_port(monkeypatch):
     """After `fallback_after` it is the next port's turn; what is left of the first comes last."""
     addresses = [(socket.AF_INET, None, 0, "", (f"192.0.2.{number}", 0)) for number in range(20)]
 
-    async def many(host, port, **_):
+    def many(host, port, **_):
         return addresses
 
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(loop, "getaddrinfo", many)
+    monkeypatch.setattr(socket, "getaddrinfo", many)
     script, started = Script(p587=None, p2525="yes"), loop.time()
 
     assert await dial(Dialler(script, fallback_after=0.3)) == "yes"
@@ -361,11 +342,11 @@ async def test_many_dead_addresses_do_not_delay_the_next_port(monkeypatch):
 async def test_what_is_left_of_a_port_comes_in_its_own_time(monkeypatch):
     """When every port has had its turn, the remaining addresses follow one by one, not in a crowd."""
 
-    async def six(host, port, **_):
+    def six(host, port, **_):
         return [(socket.AF_INET, None, 0, "", (f"192.0.2.{number}", 0)) for number in range(6)]
 
     monkeypatch.setattr(race_module, "ADDRESS_DELAY", 0.1)
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", six)
+    monkeypatch.setattr(socket, "getaddrinfo", six)
     script = Script(p587=None, p2525=None)
     with pytest.raises(UpstreamFailure):
         await dial(Dialler(script, fallback_after=0.01), seconds=0.25)
@@ -377,7 +358,7 @@ async def test_what_is_left_of_a_port_comes_in_its_own_time(monkeypatch):
 async def test_an_address_that_answers_is_given_its_time(monkeypatch):
     """SparkPost is up to 200 ms away, and the way to TLS is five times that: one connection, not one an address."""
 
-    async def three(host, port, **_):
+    def three(host, port, **_):
         return [(socket.AF_INET, None, 0, "", (f"192.0.2.{number}", 0)) for number in range(3)]
 
     async def slow(candidate, connected):
@@ -389,7 +370,7 @@ async def test_an_address_that_answers_is_given_its_time(monkeypatch):
 
     dialled: list[int] = []
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(loop, "getaddrinfo", three)
+    monkeypatch.setattr(socket, "getaddrinfo", three)
 
     assert await dial(Dialler(slow, fallback_after=0.6)) == "yes"
     assert dialled == [587, 2525]

@@ -5,6 +5,7 @@ import email
 import email.policy
 import json
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -504,6 +505,25 @@ async def test_nobody_there(tls_dir):
 
     assert (type(refused), refused.fact.phase, refused.scope) == (Deferred, Phase.CONNECT, Scope.ENDPOINT)
     assert (type(unresolved), unresolved.fact.phase) == (Deferred, Phase.RESOLVE)
+
+
+async def test_name_servers_that_fail_do_not_stop_what_has_worked(tls_dir, monkeypatch):
+    """The addresses that the API had last stand in; a first lookup that fails is the way's fault."""
+
+    def down(*_, **__):
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    async with api(tls_dir) as (sandbox, way):
+        first = await way.outcome()
+        await way.channel.close()  # the next needs a connection of its own
+        monkeypatch.setattr(socket, "getaddrinfo", down)
+        second = await way.outcome()
+        other = Way(f"https://localhost:{sandbox.http_address[1]}/api/v1", ssl.create_default_context())
+        unresolved = await other.outcome()
+        await other.channel.close()
+
+    assert (type(first), type(second), len(sandbox.accepted)) == (Delivered, Delivered, 2)
+    assert (unresolved.fact.phase, unresolved.fact.kind) == (Phase.RESOLVE, FailureKind.UNRESOLVED)
 
 
 async def test_patience_ends_while_connecting():
