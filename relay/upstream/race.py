@@ -104,7 +104,8 @@ class Race(Generic[T]):
         over = {port for port, started in self._first_dial.items() if now >= started + self._fallback_after}
         self._waiting.sort(key=lambda candidate: candidate.endpoint.port in over)
         port = self._waiting[0].endpoint.port
-        if port in self._first_dial and port not in over and self._connected.intersection(self._running.values()):
+        talking = {one.endpoint.port for one in self._running.values() if one in self._connected}
+        if port in self._first_dial and port not in over and port in talking:
             # Somebody there is talking, and far away: another address would not be faster.
             self._next_dial = self._first_dial[port] + self._fallback_after
             return

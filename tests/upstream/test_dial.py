@@ -376,6 +376,29 @@ async def test_an_address_that_answers_is_given_its_time(monkeypatch):
     assert dialled == [587, 2525]
 
 
+async def test_a_port_that_took_the_connection_and_is_silent_holds_up_no_other_port(monkeypatch):
+    """What refuses on the next port is followed at once, by its own addresses and by the rest of the first port's."""
+
+    def two(host, port, **_):
+        return [(socket.AF_INET, None, 0, "", (f"192.0.2.{number}", 0)) for number in (1, 2)]
+
+    async def attempt(candidate, connected):
+        dialled.append(candidate.address)
+        if candidate.address == ("192.0.2.1", 587):
+            connected()
+            await loop.create_future()
+        if candidate.endpoint.port == 2525:
+            raise failing()
+        return "yes"
+
+    dialled: list[tuple[str, int]] = []
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+
+    assert await dial(Dialler(attempt, fallback_after=1.5), seconds=2.9) == "yes"
+    assert dialled == [("192.0.2.1", 587), ("192.0.2.1", 2525), ("192.0.2.2", 2525), ("192.0.2.2", 587)]
+
+
 def test_a_candidate_is_shown_as_host_and_port():
     """That is what logs and metrics name."""
     candidate = Candidate(Endpoint("smtp.example", 587, "192.0.2.1"), socket.AF_INET, ("192.0.2.1", 587))
