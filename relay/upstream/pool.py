@@ -73,7 +73,7 @@ class Pool:
     # -- for who sends ------------------------------------------------------------------------------------------------
 
     async def acquire(self, login: Login, patience: float, *, fresh: bool = False) -> tuple[Session, bool]:
-        """A session of this login and whether it has been used before; `fresh` wants a new one.
+        """A session of this login and whether it was there before, used or dialled ahead; `fresh` wants a new one.
 
         Raises UpstreamFailure when there is none within `patience` seconds.
         """
@@ -82,9 +82,9 @@ class Pool:
             lane = self._lanes[login] = Lane(login)
         if fresh or lane.waiting or (held := lane.place()) is None:
             held = await self._wait(lane, patience, fresh=fresh)
-        else:
-            self._board(held)
-        return held.session, held.carried > 1
+            return held.session, held.carried > 1
+        self._board(held)
+        return held.session, True
 
     async def _wait(self, lane: Lane, patience: float, *, fresh: bool) -> Held:
         loop = asyncio.get_running_loop()

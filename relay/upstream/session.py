@@ -9,8 +9,8 @@ of phase DOT, and only then. A connection that breaks tells every transaction on
 not left were certainly not accepted, and may be sent elsewhere at once.
 
 A transaction that waits behind another's dot has nothing to lose: when that takes long it leaves, and the connection is
-given up as soon as the dot has been answered. A session that was cancelled, timed out, or heard anything that its
-commands do not admit is aborted and never used again.
+given up as soon as the dot has been answered. One on a connection that has rested leaves it if nothing is heard soon:
+NAT forgets, peers vanish. A session that was cancelled, timed out, or heard what is no answer is never used again.
 """
 
 import asyncio
@@ -33,14 +33,12 @@ from relay.upstream.job import Job
 from relay.upstream.outflow import Outflow
 from relay.upstream.replies import Gibberish, ReplyReader
 from relay.upstream.stuffing import stuffed
-from relay.upstream.timeouts import SessionTimeouts
+from relay.upstream.timeouts import BEHIND_SECONDS, LEAVE_SECONDS, REST_SECONDS, SUSPECT_SECONDS, SessionTimeouts
 from relay.upstream.transaction import Features, Move, Transaction
 
 log = structlog.get_logger()
 
 QUIT_SECONDS: Final = 2.0
-LEAVE_SECONDS: Final = 2.0  # the application waits, with its refusal already known
-BEHIND_SECONDS: Final = 3.0  # how long a transaction waits behind the dot of another before it goes elsewhere
 
 _TOO_LATE: Final = Failure(Phase.MAIL, FailureKind.DEADLINE, "the messages before it on the connection take long")
 
@@ -85,7 +83,8 @@ class Session(asyncio.Protocol):
         self._doomed = False
         self._answered = 0  # final dots
         self._goodbye: asyncio.Future[None] | None = None
-        self._head_since = 0.0
+        self._head_since = self._loop.time()  # while nothing is expected: when it was heard last
+        self._suspect = False
         self._timer = ProgressTimer(self._loop, self._expired)
 
     # -- what the pool asks -------------------------------------------------------------------------------------------
@@ -148,14 +147,13 @@ class Session(asyncio.Protocol):
 
     def _expect(self, job: Job, replies: int = 1) -> None:
         if not self._expected:
+            self._suspect = self._loop.time() >= self._head_since + REST_SECONDS
             self._head_since = self._loop.time()
         self._expected.extend([job] * replies)
         self._unsaid += replies
 
     def _flush(self) -> None:
-        if not self._out:
-            return
-        if not self._broken:
+        if self._out and not self._broken:
             self._transport.write(b"".join(self._out))
         self._out.clear()
         self._unsaid = 0
@@ -228,6 +226,7 @@ class Session(asyncio.Protocol):
     # -- hearing ------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        self._suspect = False
         try:
             self._reader.feed(data, self._hear)
         except Gibberish as error:
@@ -308,7 +307,7 @@ class Session(asyncio.Protocol):
         due = NEVER
         if self._expected:
             head = self._expected[0]
-            due = self._head_since + (self._timeouts.final_dot if head.dot_sent else self._timeouts.command)
+            due = self._head_since + self._limit_of(head)
             if self._floor is not None and self._floor is not head and not self._doomed:
                 due = min(due, self._head_since + BEHIND_SECONDS)
         if self._floor is not None:
@@ -316,6 +315,10 @@ class Session(asyncio.Protocol):
             if self._floor.stream is not None:  # nothing else limits how long it takes
                 due = min([due, *(job.deadline for job in self._next)])
         return due
+
+    def _limit_of(self, head: Job | None) -> float:
+        limit = self._timeouts.final_dot if head is not None and head.dot_sent else self._timeouts.command
+        return min(limit, SUSPECT_SECONDS) if self._suspect else limit
 
     def _arm(self) -> None:
         if not self._broken:
@@ -332,7 +335,7 @@ class Session(asyncio.Protocol):
 
     def _overdue(self, now: float) -> None:
         floor, head = self._floor, self._expected[0] if self._expected else None
-        limit = self._timeouts.final_dot if head is not None and head.dot_sent else self._timeouts.command
+        limit = self._limit_of(head)
         if floor is not None and head is not floor and head is not None and now < self._head_since + limit:
             # Somebody's dot is being thought about. Who waits behind it goes elsewhere: nothing of it was accepted.
             text = "another message on the connection takes long"
@@ -349,7 +352,7 @@ class Session(asyncio.Protocol):
             floor.transaction.conclude(Failure(phase, FailureKind.DEADLINE, text))
             self._break(FailureKind.TIMEOUT, text)
         else:
-            self._break(FailureKind.TIMEOUT, f"no answer within {limit:g} s")
+            self._break(FailureKind.LOST if self._suspect else FailureKind.TIMEOUT, f"no answer within {limit:g} s")
 
     # -- its end ------------------------------------------------------------------------------------------------------
 

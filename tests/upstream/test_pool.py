@@ -84,6 +84,22 @@ async def test_a_session_is_reused_by_its_own_login_only(opener):
     await pool.close()
 
 
+async def test_a_session_that_nobody_has_used_may_have_died_as_well(opener):
+    """It was dialled for somebody who has gone, and has rested since."""
+    pool = pool_of(opener)
+    gone = asyncio.create_task(pool.acquire(A, 1))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.wait([gone])
+    for _ in range(5):  # until it is there
+        await asyncio.sleep(0)
+    session, there_before = await pool.acquire(A, 1)
+
+    assert opener.opened == [session]
+    assert there_before
+    await pool.close()
+
+
 async def test_a_session_retires_at_its_limit(opener):
     """After so many messages it says QUIT and its slot is free."""
     pool = pool_of(opener, connections=1, messages=1)

@@ -115,6 +115,48 @@ async def test_one_flight_for_a_lone_recipient():
         )
 
 
+async def test_a_session_that_has_died_at_rest_is_given_up_soon(monkeypatch):
+    """NAT has forgotten it, or the peer has vanished: nobody waits out a time-out, and nothing was accepted."""
+    monkeypatch.setattr(session_module, "REST_SECONDS", 0.0)
+    monkeypatch.setattr(session_module, "SUSPECT_SECONDS", 0.1)
+    async with session_with(OK + OK + GO, OK, b"") as (session, _):
+        before = await run(session)
+        async with asyncio.timeout(3):
+            facts = await asyncio.gather(run(session), run(session))
+
+        assert isinstance(classify(before[0]), Delivered)
+        assert [(fact.kind, fact.phase) for (fact,) in facts] == [(FailureKind.LOST, Phase.MAIL)] * 2
+        assert str(facts[0][0]) == "no answer within 0.1 s at MAIL"
+        assert not session.usable
+
+
+@pytest.mark.parametrize("first", [1, len(OK)])
+async def test_a_session_that_answers_after_a_rest_has_all_its_time(monkeypatch, first):
+    """From its first octet on it is only slow."""
+    monkeypatch.setattr(session_module, "REST_SECONDS", 0.0)
+    monkeypatch.setattr(session_module, "SUSPECT_SECONDS", 0.1)
+    async with session_with(OK + OK + GO, OK) as (session, _):
+        await run(session)
+        again = asyncio.create_task(run(session))
+        await asyncio.sleep(0)
+        session.data_received(OK[:first])
+        await asyncio.wait([again], timeout=0.3)
+        session.data_received(OK[first:] + OK + GO)
+        session.data_received(OK)
+
+        assert isinstance(classify((await again)[0]), Delivered)
+
+
+async def test_a_session_that_has_not_rested_has_the_time_of_every_command(monkeypatch):
+    """SparkPost is busy: another connection would find it no less so."""
+    monkeypatch.setattr(session_module, "SUSPECT_SECONDS", 0.0)
+    async with session_with(OK + OK + GO, OK, b"") as (session, _):
+        await run(session)
+        facts = await run(session, patience=0.1)
+
+        assert (facts[0].kind, facts[0].phase) == (FailureKind.DEADLINE, Phase.MAIL)
+
+
 async def test_without_pipelining_one_by_one():
     """Each command waits for the reply to the one before."""
     async with session_with(OK, OK, GO, OK, pipelining=False) as (session, _):
