@@ -3,9 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import hypothesis
 import pytest
 import structlog
 import uvloop
+
+hypothesis.settings.register_profile("no-stopwatch", deadline=None)  # the machine may be busy
+hypothesis.settings.load_profile("no-stopwatch")
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], Any]]:

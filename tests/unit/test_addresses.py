@@ -1,7 +1,7 @@
 """Lists of addresses: what is read out of them, and what is not guessed at."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.addresses import AddressError, completed, key, parse_list
@@ -78,7 +78,6 @@ def test_what_can_be_understood_in_two_ways_is_an_error(text):
         parse_list(text)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.text(alphabet=st.sampled_from('ab@<>,:;()[]"\\. \t\r\n\x00é'), max_size=40))
 def test_any_text_gives_addresses_fit_for_a_command_or_an_error(text):
     """Printable ASCII, in any case: nothing that could end a line."""
@@ -124,7 +123,6 @@ def test_a_domain_is_put_behind_addresses_that_have_none(text, expected):
     assert completed(text, "b.c") == expected
 
 
-@settings(deadline=None)
 @given(st.text(alphabet='ab@.<>()"\\,:;[] \n'))
 def test_what_is_completed_means_the_same(text):
     """The same addresses in the same order, each with a domain; and another time nothing changes."""

@@ -147,7 +147,7 @@ def test_five_credentials_share_ten_connections():
     assert max(model.carried.values()) <= 1.2 * min(model.carried.values())
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     backlog=st.dictionaries(st.integers(0, 12), st.integers(0, 60), min_size=1),
     limit=st.integers(1, 10),

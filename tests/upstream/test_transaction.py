@@ -191,7 +191,7 @@ def test_size_and_body_are_said_where_they_are_offered():
 CODES = [220, 250, 251, 354, 421, 451, 452, 503, 550]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     recipients=st.integers(1, 3),
     whole=st.booleans(),

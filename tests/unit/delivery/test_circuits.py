@@ -202,7 +202,7 @@ def test_a_refused_login_is_tried_once_a_minute(world: World) -> None:
     assert tries == [60, 120, 180, 240, 300]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sets(st.one_of(st.none(), st.integers(1, 50)), min_size=1, max_size=6), st.integers(0, 6))
 def test_a_key_sees_one_login_a_minute_however_many_were_refused(numbers: set[int | None], asking: int) -> None:
     """And however many ask for it: they have their turns one after the other."""
@@ -531,7 +531,7 @@ happenings = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(happenings, max_size=40), st.sets(st.sampled_from(LOGINS), min_size=1))
 def test_what_works_is_open_again_in_the_end(story: list[tuple], good: set[Login]) -> None:
     """After any story: once the way is open, each login that SparkPost takes is open within the time of all turns.

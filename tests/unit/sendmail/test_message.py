@@ -5,7 +5,7 @@ import tempfile
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.sendmail.failure import Failure
@@ -53,7 +53,6 @@ def test_all_other_octets_pass():
     assert read_content.size == len(octets) + 2
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(
     octets=st.lists(st.sampled_from([b"A: 1", b"\r", b"\n", b"\r\n", b".", b"x", b" ", b"\xe9"])).map(b"".join),
     pieces=st.integers(1, 5),
