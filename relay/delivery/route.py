@@ -67,14 +67,18 @@ class Route:
             report = AttemptReport(tuple((recipient, closed) for recipient in recipients))
         else:
             started = self._clock.monotonic()
-            if circuits.by_https(login):
-                report = await self._over_https(message, recipients, login, effort)
-            else:
-                report = await _send(self._smtp, message, recipients, login, effort)
-                circuits.learn(login, [outcome for _, outcome in report.outcomes])
-                if not circuits.all_open and _found_blocked(report):
-                    took = self._clock.monotonic() - started
-                    report = await self._after_smtp(message, recipients, login, effort, report, took)
+            try:
+                if circuits.by_https(login):
+                    report = await self._over_https(message, recipients, login, effort)
+                else:
+                    report = await self._smtp.send(message, recipients, login, effort)
+                    circuits.learn(login, [outcome for _, outcome in report.outcomes])
+                    if not circuits.all_open and _found_blocked(report):
+                        took = self._clock.monotonic() - started
+                        report = await self._after_smtp(message, recipients, login, effort, report, took)
+            except Exception:
+                log.exception(events.INTERNAL_ERROR, queue_id=message.queue_id)
+                report = _after_defect(recipients, sent=effort.permit.used)
             self._metrics.attempt_seconds.observe(self._clock.monotonic() - started)
         for recipient, outcome in report.outcomes:
             self._metrics.messages.count(bearer.assignment.identity, outcome.name)
@@ -101,7 +105,7 @@ class Route:
         self, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort
     ) -> AttemptReport:
         self._note_fallback(login)
-        report = await _send(self._https, message, recipients, login, effort)
+        report = await self._https.send(message, recipients, login, effort)
         outcomes = [outcome for _, outcome in report.outcomes]
         self._circuits.learn(login, outcomes)
         self._last_resort.learn(login, outcomes)
@@ -157,16 +161,10 @@ class ProofByRoute:
         return refusal
 
 
-async def _send(
-    channel: Channel, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort
-) -> AttemptReport:
-    """What the channel reports. After a defect of ours all that is known is whether anything may have been sent."""
-    try:
-        return await channel.send(message, recipients, login, effort)
-    except Exception:
-        log.exception(events.INTERNAL_ERROR, queue_id=message.queue_id)
-        outcome = classify(defect(sent=effort.permit.used))
-        return AttemptReport(tuple((recipient, outcome) for recipient in recipients))
+def _after_defect(recipients: Sequence[Recipient], *, sent: bool) -> AttemptReport:
+    """An attempt that a defect of ours has ended: all that is known is whether anything may have left."""
+    outcome = classify(defect(sent=sent))
+    return AttemptReport(tuple((recipient, outcome) for recipient in recipients))
 
 
 def _found_blocked(report: AttemptReport) -> bool:
