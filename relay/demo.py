@@ -114,8 +114,7 @@ def _message() -> EmailMessage:
 def _send(host: str, port: int) -> str:
     """Send as an application does; the relay's reply to the final dot."""
     message = _message()
-    with smtplib.SMTP(host, port, timeout=30) as client:
-        client.ehlo("application.example")
+    with smtplib.SMTP(host, port, local_hostname="application.example", timeout=30) as client:
         client.login(_LOGIN, _PASSWORD)
         client.mail("billing@example.com")
         client.rcpt("customer@example.net")

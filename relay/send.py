@@ -82,15 +82,21 @@ def _connect(via: str) -> smtplib.SMTP | None:
     """A connection to the relay, None if `via` is no place; raises OSError or SMTPException."""
     if via.startswith(UNIX):
         path = via.removeprefix(UNIX)
-        return _ByUnixSocket(path, 1, timeout=GREETING_PATIENCE) if path else None
+        return _ByUnixSocket(path, 1, _own_name(), timeout=GREETING_PATIENCE) if path else None
     host, _, port = via.rpartition(":")
     host = host.strip("[]")
     if not host or re.fullmatch(r"[0-9]{1,5}", port) is None or int(port) > 65535:
         return None
     try:
-        return _ShowingSMTP(host, int(port), timeout=GREETING_PATIENCE)
+        return _ShowingSMTP(host, int(port), _own_name(), timeout=GREETING_PATIENCE)
     except UnicodeError:  # a name with an empty label, or one that is too long
         return None
+
+
+def _own_name() -> str:
+    """What is said in EHLO. smtplib would ask the name servers, and wait for them where they are silent."""
+    name = socket.gethostname()
+    return name if "." in name else "[127.0.0.1]"
 
 
 def _stays_here(sock: socket.socket) -> bool:

@@ -1,5 +1,6 @@
 """What all tests share: the event loop, which is the one that the relay runs on, and a log that is as it comes."""
 
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,14 @@ hypothesis.settings.load_profile("no-stopwatch")
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], Any]]:
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_name_server() -> Iterator[None]:
+    """smtplib asks for the name of this host, which is a question for name servers where it is not in /etc/hosts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getfqdn", lambda name="": name or "client.test")
+        yield
 
 
 @pytest.fixture(autouse=True)
