@@ -7,7 +7,8 @@ WORKDIR /src
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /uv && /uv/bin/pip install --no-cache-dir --disable-pip-version-check 'uv>=0.5'
 ENV UV_PROJECT_ENVIRONMENT=/opt/sparkpost-relay UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_NO_CACHE=1
-# Trust what the system trusts, as pip does: a company's own authority can then be mounted over /etc/ssl/certs.
+# Trust what the system trusts, as pip does. Behind a proxy that signs its own certificates, build with its authority mounted over
+# /etc/ssl/certs/ca-certificates.crt.
 ENV UV_SYSTEM_CERTS=1
 # Dependencies first: they change less often than the relay.
 COPY pyproject.toml uv.lock ./
