@@ -146,14 +146,22 @@ def test_every_command_has_help(name):
         assert getattr(option, "help", None), f"{name} {option.name}"
 
 
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page can be linked by, as GitHub makes it of them."""
+    prose = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"(?m)^#+ (.+)$", prose)}
+
+
 @pytest.mark.parametrize(
     "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
 )
 def test_links_lead_somewhere(page):
-    """Every relative link of the documentation names a file that is there."""
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+    """Every relative link of the documentation names a file that is there, and a heading of it."""
+    for target, heading in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text()):
         if "://" not in target:
-            assert (page.parent / target).exists(), target
+            aim = page.parent / target if target else page
+            assert aim.exists(), target
+            assert not heading or heading in anchors(aim), f"{target}#{heading}"
 
 
 def test_every_fault_of_the_sandbox_is_documented():
