@@ -185,6 +185,10 @@ def defect(*, sent: bool) -> Failure:
     return Failure(Phase.RESPONSE if sent else Phase.REQUEST, FailureKind.DEFECT, "internal error in the relay")
 
 
+# For recipients whose turn had not come when the attempt was to end.
+STOPPING: Final = Failure(Phase.RCPT, FailureKind.WITHHELD, "not tried, as the relay is stopping")
+
+
 @dataclass(slots=True, unsafe_hash=True)
 class Outcome:
     """Base of the four; never made itself.

@@ -38,11 +38,13 @@ class Bearer(NamedTuple):
 class Permit:
     """Asked before each final dot of an attempt: may it leave? No longer, if the claim on the message runs out.
 
-    `used` tells whether a dot may have left; until then SparkPost cannot have taken the message.
+    `used` tells whether a dot may have left; until then SparkPost cannot have taken the message. `ending`: the attempt
+    begins no further transaction, and reports what it has come to.
     """
 
     def __init__(self) -> None:
         self.used = False
+        self.ending = False
         self._holds: Callable[[], bool] = lambda: True
 
     def under(self, holds: Callable[[], bool]) -> None:

@@ -96,6 +96,7 @@ class Attempts:
     def _add(self, claim: Claim, permit: Permit) -> _Flight:
         queue_id = claim.message.queue_id
         permit.under(partial(self._may_send, queue_id))
+        permit.ending = self._draining
         flight = self._flights[queue_id] = _Flight(claim, permit, self._clock.monotonic() + LEASE)
         return flight
 
@@ -177,12 +178,21 @@ class Attempts:
             if queue_id in self._flights:
                 self._flights[queue_id].until = until
 
+    def begin_no_more(self) -> None:
+        """No attempt, and none of the transactions that those under way have still before them.
+
+        One that is broken off forgets whom SparkPost has taken the message for: with many recipients it ends sooner.
+        """
+        self._draining = True
+        for flight in self._flights.values():
+            flight.permit.ending = True
+
     async def drain(self, seconds: float) -> None:
         """Let attempts come to their end; after `seconds` break them off, and put back what cannot have been sent.
 
         None is begun any more.
         """
-        self._draining = True
+        self.begin_no_more()
         unsent = [self._waiting.take().claim.message for _ in range(len(self._waiting))]
         for message in unsent:
             self._forget(message)

@@ -203,8 +203,10 @@ class DeliveryQueue:
         await self._fresh.renew()
 
     def stop_claiming(self) -> None:
-        """Begin no attempt any more."""
+        """Begin no attempt any more, and let those under way end with the transaction that they are in."""
         self._draining = True
+        self._backlog.begin_no_more()
+        self._fresh.begin_no_more()
         self._wake.set()
 
     async def drain(self, seconds: float) -> None:

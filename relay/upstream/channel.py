@@ -10,7 +10,7 @@ from relay.core.envelope import Recipient
 from relay.core.headers import has_field
 from relay.core.login import Login
 from relay.core.message import Message
-from relay.core.outcome import Answer, Cause, Fact, Failure, FailureKind, Outcome, Phase, Scope, classify
+from relay.core.outcome import STOPPING, Answer, Cause, Fact, Failure, FailureKind, Outcome, Phase, Scope, classify
 from relay.core.ports import AttemptReport, Effort
 from relay.upstream.failure import UpstreamFailure
 from relay.upstream.pool import Pool
@@ -62,6 +62,9 @@ class SmtpChannel:
                 waiting = [*beyond, *waiting]
             if waiting and (fault := _fault_of_the_way(told, before)) is not None:
                 outcomes.update(dict.fromkeys(waiting, _untried(fault)))
+                break
+            if waiting and effort.permit.ending:
+                outcomes.update(dict.fromkeys(waiting, classify(STOPPING)))
                 break
         done = tuple([(recipient, outcomes[number]) for number, recipient in enumerate(recipients)])
         return AttemptReport(done, attempt.endpoint, attempt.connect, attempt.transaction)

@@ -25,7 +25,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from relay.core.envelope import Recipient
 from relay.core.login import Login, origin, subaccount_of
 from relay.core.message import Content, Message
-from relay.core.outcome import Fact, Failure, FailureKind, HttpAnswer, Outcome, Phase, Scope, classify, defect
+from relay.core.outcome import STOPPING, Fact, Failure, FailureKind, HttpAnswer, Outcome, Phase, Scope, classify, defect
 from relay.core.ports import AttemptReport, Effort, Permit
 from relay.core.secret import MASK
 from relay.observe import log as events
@@ -132,6 +132,9 @@ class HttpChannel:
         for recipient in recipients:
             if outcomes and (rest := _hopeless(outcomes)) is not None:
                 outcomes.append(rest)
+                continue
+            if outcomes and effort.permit.ending:
+                outcomes.append(classify(STOPPING))
                 continue
             upload = _Upload(head(recipient, asked), encoded, effort.permit, self._answer_seconds)
             begun = loop.time()

@@ -363,6 +363,30 @@ async def test_what_is_in_flight_at_the_end_is_put_back(tmp_path, recipient, mar
     assert entry.maybe_twice is marked
 
 
+@pytest.mark.parametrize("delivery", ["queue", "cut-through"])
+async def test_a_stop_between_two_transactions_of_a_message_sends_nobody_a_second_copy(tmp_path, delivery):
+    """SparkPost has taken it for some: that is written down, and the others have their turn after the start."""
+    recipients = [f"r{number}@example.net" for number in range(12)]
+    sections = spooled(
+        tmp_path,
+        upstream={"recipients_per_transaction": 1},
+        delivery={"cut_through_deadline": "200ms"},
+        identities=[{"name": "default", "delivery": delivery}],
+        drain_timeout="1s",
+    )
+    async with sandbox_with(tmp_path / "tls", ports=[Port(mode="slow", delay=0.1)]) as sandbox:
+        async with relay_to(sandbox, **sections) as relay:
+            assert (await send(port_of(relay), *recipients))[0] == 250
+            await until(lambda: len(sandbox.accepted) >= 2)
+        before = len(sandbox.accepted)
+        async with relay_to(sandbox, **sections) as relay:
+            (entry,) = await settled(relay, lambda found: found[0].state is State.DELIVERED)
+
+    assert before < len(recipients)
+    assert sorted(one for mail in sandbox.accepted for one in mail.recipients) == sorted(recipients)
+    assert not entry.maybe_twice
+
+
 async def test_many_recipients_go_in_several_transactions(tmp_path):
     """SparkPost takes ten at once (452 4.5.3): the rest follows at once, and everybody gets it once."""
     recipients = [f"r{number}@example.net" for number in range(35)]

@@ -639,6 +639,19 @@ async def test_a_cancelled_attempt_leaves_nothing_running(tls_dir):
         await sandbox.wait_closed()
 
 
+async def test_an_attempt_that_is_to_end_begins_no_further_request(tls_dir):
+    """The relay is stopping: what SparkPost has taken is told, and the other recipients are not at fault."""
+    async with api(tls_dir) as (sandbox, way):
+        permit = Permit()
+        permit.ending = True
+        report = await way.report(recipients=("b", "c", "d"), effort=Effort(5.0, permit=permit))
+
+    first, *others = (outcome for _, outcome in report.outcomes)
+    assert isinstance(first, Delivered)
+    assert [other.fact.kind for other in others] == [FailureKind.WITHHELD] * 2
+    assert len(sandbox.accepted) == 1
+
+
 async def test_who_finds_all_connections_busy_has_not_found_the_way_closed(tls_dir):
     """It waits as long as its patience lasts; requests that are under way are counted for their credential."""
     async with api(tls_dir, connections=1) as (sandbox, way):
