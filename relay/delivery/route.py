@@ -72,7 +72,7 @@ class Route:
                     report = await self._over_https(message, recipients, login, effort)
                 else:
                     report = await self._smtp.send(message, recipients, login, effort)
-                    circuits.learn(login, [outcome for _, outcome in report.outcomes])
+                    _learn(message, login, report, circuits)
                     if not circuits.all_open and _found_blocked(report):
                         took = self._clock.monotonic() - started
                         report = await self._after_smtp(message, recipients, login, effort, report, took)
@@ -106,9 +106,7 @@ class Route:
     ) -> AttemptReport:
         self._note_fallback(login)
         report = await self._https.send(message, recipients, login, effort)
-        outcomes = [outcome for _, outcome in report.outcomes]
-        self._circuits.learn(login, outcomes)
-        self._last_resort.learn(login, outcomes)
+        _learn(message, login, report, self._circuits, self._last_resort)
         return report
 
     def _note_fallback(self, login: Login) -> None:
@@ -159,6 +157,16 @@ class ProofByRoute:
         if refusal is not None:
             self._last_resort.learn(login, [refusal])
         return refusal
+
+
+def _learn(message: Message, login: Login, report: AttemptReport, *books: Circuits | LastResort) -> None:
+    """Tell of it to those who keep the books of the ways; a defect there takes nothing back that SparkPost has said."""
+    outcomes = [outcome for _, outcome in report.outcomes]
+    try:
+        for book in books:
+            book.learn(login, outcomes)
+    except Exception:
+        log.exception(events.INTERNAL_ERROR, queue_id=message.queue_id)
 
 
 def _after_defect(recipients: Sequence[Recipient], *, sent: bool) -> AttemptReport:

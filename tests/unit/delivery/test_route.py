@@ -137,6 +137,31 @@ async def test_a_defect_of_a_channel_is_the_end_of_an_attempt_like_any_other(
     assert world.circuits.blocked(LOGIN) is None
 
 
+@pytest.mark.parametrize("over", ["smtp", "https"])
+async def test_a_defect_behind_an_answer_takes_it_not_back(over: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes wrong in the books of the ways makes no second copy of what SparkPost has taken."""
+    world = World()
+    world.smtp.finds_blocked = False
+    if over == "https":
+        world.circuits.target_down(US, BLOCKED)
+    way: Way = getattr(world, over)
+    way.outcomes = (DELIVERED,)
+
+    def breaks(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(world.circuits, "learn", breaks)
+    monkeypatch.setattr(world.https_known, "learn", breaks)
+    effort = Effort(4.0)
+    effort.permit.used = True
+    one = message("Q1", recipients=2)
+    with capture_logs() as logged:
+        report = await world.route.deliver(one, one.envelope.recipients, BEARER, effort)
+
+    assert [outcome for _, outcome in report.outcomes] == [DELIVERED] * 2
+    assert [event["event"] for event in logged if event["log_level"] == "error"] == ["internal.error"]
+
+
 async def test_a_login_that_is_held_back_is_so_on_every_way() -> None:
     """A refused key is not tried over HTTPS because a port is blocked."""
     world = World()
