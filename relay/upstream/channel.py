@@ -15,6 +15,7 @@ from relay.core.ports import AttemptReport, Effort
 from relay.upstream.failure import UpstreamFailure
 from relay.upstream.pool import Pool
 
+PUT_OFF_AT_MOST: Final = 10  # transactions in a row: a message that many groups are put off for is not sent to the next
 LEAST_PATIENCE: Final = 0.5  # seconds: once there is a session, the envelope gets a fair chance
 _TRANSACTION: Final = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT})
 _ENDED: Final = frozenset({FailureKind.LOST, FailureKind.PROTOCOL})
@@ -50,6 +51,7 @@ class SmtpChannel:
         first = size * effort.halvings % len(recipients)
         waiting: Sequence[int] = [*range(first, len(recipients)), *range(first)] if first else range(len(recipients))
         loop = asyncio.get_running_loop()
+        put_off = 0  # transactions in a row
         while waiting:
             group, waiting = waiting[:size], waiting[size:]
             facts = await self._transaction(attempt, [recipients[number] for number in group], loop.time())
@@ -62,6 +64,11 @@ class SmtpChannel:
                 waiting = [*beyond, *waiting]
             if waiting and (fault := _fault_of_the_way(told, before)) is not None:
                 outcomes.update(dict.fromkeys(waiting, _untried(fault)))
+                break
+            reason = _put_off(facts)
+            put_off = put_off + 1 if reason is not None else 0
+            if reason is not None and put_off >= PUT_OFF_AT_MOST:
+                outcomes.update(dict.fromkeys(waiting, classify(reason)))
                 break
             if waiting and effort.permit.ending:
                 outcomes.update(dict.fromkeys(waiting, classify(STOPPING)))
@@ -107,7 +114,7 @@ class SmtpChannel:
         except BaseException:
             self._pool.release(session)
             raise
-        self._pool.release(session, put_off=_put_off(facts))
+        self._pool.release(session, put_off=_put_off(facts) is not None)
         if reused and not fresh and (stale := _stale(facts)) and (len(stale) == len(facts) or not effort.whole):
             again = await self._transaction(attempt, [recipients[number] for number in stale], started, fresh=True)
             for number, fact in zip(stale, again, strict=True):
@@ -151,12 +158,12 @@ def _untried(fault: Outcome) -> Outcome:
     return classify(Failure(Phase.RCPT, FailureKind.WITHHELD, f"not tried, as the connection failed: {fact}"))
 
 
-def _put_off(facts: Sequence[Fact]) -> bool:
-    """Was there a 4yz that is about nobody's recipient and nobody's plan? Then SparkPost has enough to do."""
+def _put_off(facts: Sequence[Fact]) -> Fact | None:
+    """A 4yz that is about nobody's recipient and nobody's plan, if there was one: then SparkPost has enough to do."""
     for fact in facts:
         if isinstance(fact, Answer) and fact.reply.transient and classify(fact).scope is Scope.MESSAGE:
-            return True
-    return False
+            return fact
+    return None
 
 
 def _stale(facts: Sequence[Fact]) -> list[int]:

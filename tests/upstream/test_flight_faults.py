@@ -803,6 +803,25 @@ async def test_connections_that_end_one_after_the_other_are_a_fault_of_the_way()
     assert all(withheld(outcome) for outcome in outcomes[2:])
 
 
+async def test_a_message_that_is_put_off_again_and_again_is_not_sent_for_each_recipient():
+    """A 4yz to the dot may be about one of them; ten in a row are not, and the content may be large."""
+    later = Twist(b"451 4.3.0 later\r\n")
+    way = Way(Plan(twists={3 + 4 * number: later for number in range(40)}), per_transaction=1)
+    (outcomes,) = await through(way, [Mail("m1", tuple(f"r{number}" for number in range(30)))])
+
+    assert way.flights[0].peer.heard.count(b"MAIL FROM") == 10
+    assert [str(outcome.fact) for outcome in outcomes] == ["451 4.3.0 later"] * 30
+
+
+async def test_one_that_is_taken_in_between_shows_that_the_others_may_be_too():
+    """Nine are put off, one is not: the next ones have their turn."""
+    later = Twist(b"451 4.3.0 later\r\n")
+    way = Way(Plan(twists={3 + 4 * number: later for number in range(30) if number % 10 != 9}), per_transaction=1)
+    (outcomes,) = await through(way, [Mail("m1", tuple(f"r{number}" for number in range(30)))])
+
+    assert [isinstance(outcome, Delivered) for outcome in outcomes] == ([False] * 9 + [True]) * 3
+
+
 async def test_a_quota_that_is_used_up_is_so_for_all_recipients():
     """Nothing more is sent than what has been answered with it."""
     said = b"550 5.7.1 Exceed Sending Limit (daily)"
