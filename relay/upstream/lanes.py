@@ -109,6 +109,11 @@ class Lane:
         """Sessions with messages on them that are to go on."""
         return [held for held in self.held if held.load and held.left > 0 and not held.retiring and held.session.usable]
 
+    def died_with(self, dead: Held) -> list[Held]:
+        """A session died at rest, unheard: so have those that have rested as long and have not been heard since."""
+        asleep = [held for held in self.held if not held.load or held.session.suspect]
+        return [held for held in asleep if held is not dead and held.idle_since <= dead.idle_since]
+
     def demand(self, now: float, near_end: int, *, may_dial: bool, full: bool, allowed: int) -> Demand:
         """For `shares.decide`. The end of a session that has fewer than `near_end` messages to go is near."""
         busy, idle = self.busy(), len(self.resting)

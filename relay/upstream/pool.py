@@ -125,6 +125,9 @@ class Pool:
         held.load -= 1
         now = lane.used = asyncio.get_running_loop().time()
         target = lane.login.target
+        if session.suspect and not session.usable:
+            for other in lane.died_with(held):
+                other.session.abort()
         if session.pushed_back and not held.retiring:
             held.retiring = True
             self._spare(target)

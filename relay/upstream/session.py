@@ -65,6 +65,7 @@ class Session(asyncio.Protocol):
         self.endpoint = endpoint
         self.messages = 0
         self.pushed_back = False  # it was asked to be spared
+        self.suspect = False  # it had rested, and has not been heard since
         self._transport = transport
         self._features = features
         self._timeouts = timeouts
@@ -84,7 +85,6 @@ class Session(asyncio.Protocol):
         self._answered = 0  # final dots
         self._goodbye: asyncio.Future[None] | None = None
         self._head_since = self._loop.time()  # while nothing is expected: when it was heard last
-        self._suspect = False
         self._timer = ProgressTimer(self._loop, self._expired)
 
     # -- what the pool asks -------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ class Session(asyncio.Protocol):
 
     def _expect(self, job: Job, replies: int = 1) -> None:
         if not self._expected:
-            self._suspect = self._loop.time() >= self._head_since + REST_SECONDS
+            self.suspect = self._loop.time() >= self._head_since + REST_SECONDS
             self._head_since = self._loop.time()
         self._expected.extend([job] * replies)
         self._unsaid += replies
@@ -226,7 +226,7 @@ class Session(asyncio.Protocol):
     # -- hearing ------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self._suspect = False
+        self.suspect = False
         try:
             self._reader.feed(data, self._hear)
         except Gibberish as error:
@@ -318,7 +318,7 @@ class Session(asyncio.Protocol):
 
     def _limit_of(self, head: Job | None) -> float:
         limit = self._timeouts.final_dot if head is not None and head.dot_sent else self._timeouts.command
-        return min(limit, SUSPECT_SECONDS) if self._suspect else limit
+        return min(limit, SUSPECT_SECONDS) if self.suspect else limit
 
     def _arm(self) -> None:
         if not self._broken:
@@ -352,7 +352,7 @@ class Session(asyncio.Protocol):
             floor.transaction.conclude(Failure(phase, FailureKind.DEADLINE, text))
             self._break(FailureKind.TIMEOUT, text)
         else:
-            self._break(FailureKind.LOST if self._suspect else FailureKind.TIMEOUT, f"no answer within {limit:g} s")
+            self._break(FailureKind.LOST if self.suspect else FailureKind.TIMEOUT, f"no answer within {limit:g} s")
 
     # -- its end ------------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from relay.core.ports import Effort, Permit
 from relay.core.reply import Reply
 from relay.upstream.channel import SmtpChannel
 from relay.upstream.failure import UpstreamFailure
+from relay.upstream.lanes import DEPTH
 from relay.upstream.pool import Pool, PoolLimits
 from relay.upstream.session import Session
 from relay.upstream.timeouts import SessionTimeouts
@@ -739,6 +740,33 @@ async def test_one_bad_word_is_one_messages_misfortune(word, connections):
 
     async with asyncio.timeout(8):
         await each(said, range(12))
+
+
+@pytest.mark.parametrize("wakes", [True, False])
+@pytest.mark.parametrize("messages", [1, 3, 12])
+async def test_connections_that_have_all_died_at_rest_cost_each_message_one_wait(monkeypatch, messages, wakes):
+    """NAT has forgotten them, or SparkPost is slow to wake: who has met one is not given another. Nothing is in doubt,
+    even if all that was said is heard afterwards.
+    """
+    monkeypatch.setattr("relay.upstream.session.REST_SECONDS", 0.0)
+    monkeypatch.setattr("relay.upstream.session.SUSPECT_SECONDS", 0.5)
+    way = Way(connections=5)
+    places = await asyncio.gather(*(way.pool.acquire(LOGIN, 5) for _ in range(5 * DEPTH)))
+    for session, _ in places:
+        way.pool.release(session)
+    dead = list(way.flights)
+    for one in dead:
+        one.peer.transport.pause_reading()
+    mails = [Mail(f"m{number}") for number in range(messages)]
+    outcomes = await asyncio.gather(*(way.send(mail) for mail in mails))
+    if wakes:
+        for one in dead:
+            one.peer.transport.resume_reading()
+    await way.close()
+    check(mails, outcomes, way.flights)
+
+    assert all(isinstance(outcome, Delivered) for outcome in flat(outcomes))
+    assert len(way.flights) <= 10
 
 
 async def test_too_many_recipients_while_another_message_waits_behind():

@@ -25,6 +25,7 @@ class FakeSession:
         self.usable = True
         self.takes_more = False
         self.pushed_back = False
+        self.suspect = False
         self.closed = False
         self.ends_after: int | None = None
         self.gone = asyncio.Event()
