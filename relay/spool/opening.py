@@ -47,9 +47,13 @@ async def open_spool(
         except SpoolFull:
             if not ballast.give_up():
                 raise
-        else:
+            continue
+        try:
             await asyncio.to_thread(ballast.put_by)
-            return spool
+        except BaseException:
+            await spool.close()
+            raise
+        return spool
 
 
 async def _open(path: Path, clock: Clock, ballast: Ballast, room: Room, locking: Awaitable[SpoolLock]) -> SqliteSpool:

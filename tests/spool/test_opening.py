@@ -6,12 +6,14 @@ import fcntl
 import json
 import os
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
 
 from relay.core.lifecycle import State
 from relay.spool import database
+from relay.spool.ballast import Ballast
 from relay.spool.database import APPLICATION_ID, SCHEMA_VERSION, SpoolFull, SpoolUnusable
 from relay.spool.lock import Holder, SpoolInUse, holder
 from relay.spool.opening import open_spool, path_of
@@ -36,6 +38,28 @@ async def _refused(path: Path) -> str:
 
 
 # -- schema -----------------------------------------------------------------------------------------------------------
+
+
+async def test_broken_off_in_its_last_step_it_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay that is told to stop while it starts: the next one finds the spool free."""
+    path, begun, gate = tmp_path / "spool.db", asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def put_by(_: Ballast) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        gate.wait(10)
+
+    monkeypatch.setattr(Ballast, "put_by", put_by)
+    opening = asyncio.ensure_future(_open(path))
+    await begun.wait()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    gate.set()
+
+    assert holder(path) is None
 
 
 async def test_a_new_spool_has_the_schema_of_this_version(sqlite: SqliteHome) -> None:
