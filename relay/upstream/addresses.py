@@ -45,10 +45,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class _Lookup:
-    """One that is under way; its answer is what was found, or why nothing was."""
+    """One that is under way; its answer is what was found, or why nothing was. `before`: the one that is stuck."""
 
     started: float
     answer: "asyncio.Future[Found | str]"
+    before: "_Lookup | None"
 
 
 class Names:
@@ -100,7 +101,7 @@ class Names:
         under_way = self._lookups.get(host)
         if under_way is not None and (loop.time() < under_way.started + RENEWED or self._threads >= MOST):
             return under_way
-        lookup = _Lookup(loop.time(), loop.create_future())
+        lookup = _Lookup(loop.time(), loop.create_future(), under_way)
 
         def look_up() -> None:
             answer = _look_up(host)
@@ -124,7 +125,12 @@ class Names:
             if host in self._stood_in:
                 self._stood_in.remove(host)
                 log.warning(events.UPSTREAM_UP, host=host, reason="it can be resolved again")
-        lookup.answer.set_result(answer)
+        asked: _Lookup | None = lookup
+        while asked is not None:
+            if not asked.answer.done():
+                asked.answer.set_result(answer)
+            # Who waits for a question that was lost has the answer to the one after it.
+            asked = None if isinstance(answer, str) else asked.before
 
 
 def _look_up(host: str) -> Found | str:

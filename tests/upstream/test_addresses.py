@@ -149,6 +149,21 @@ async def test_a_lookup_that_is_stuck_gets_another_beside_it(servers, monkeypatc
     assert servers.asked == 4
 
 
+async def test_who_waits_for_a_question_that_was_lost_has_the_answer_to_the_next(servers, monkeypatch):
+    """Also where nothing stands in; and what comes of the first one afterwards counts as ever."""
+    monkeypatch.setattr(addresses_module, "RENEWED", 0.0)
+    servers.answers = [None, None, FOUND]
+    names = Names(1)
+    async with asyncio.timeout(5):
+        found = await asyncio.gather(*(first_of(names, 30) for _ in range(3)))
+
+    assert found == ["192.0.2.1"] * 3
+
+    servers.answers = [MOVED]
+    servers.answer()
+    assert await first_of(names) == "192.0.2.9"
+
+
 async def test_a_host_without_room_for_another_thread(servers, monkeypatch):
     """The lookup has failed, as if the name servers had; the next one is a new one."""
 
