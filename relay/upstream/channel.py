@@ -5,15 +5,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from relay.core import smtp_api
 from relay.core.envelope import Recipient
 from relay.core.headers import has_field
 from relay.core.login import Login
 from relay.core.message import Message
-from relay.core.outcome import STOPPING, Answer, Cause, Fact, Failure, FailureKind, Outcome, Phase, Scope, classify
+from relay.core.outcome import (
+    STOPPING,
+    Answer,
+    Cause,
+    Fact,
+    Failure,
+    FailureKind,
+    Outcome,
+    Phase,
+    Scope,
+    classify,
+    defect,
+)
 from relay.core.ports import AttemptReport, Effort
+from relay.observe import log as events
 from relay.upstream.failure import UpstreamFailure
 from relay.upstream.pool import Pool
+
+log = structlog.get_logger()
 
 PUT_OFF_AT_MOST: Final = 10  # transactions in a row: a message that many groups are put off for is not sent to the next
 LEAST_PATIENCE: Final = 0.5  # seconds: once there is a session, the envelope gets a fair chance
@@ -54,7 +71,12 @@ class SmtpChannel:
         put_off = 0  # transactions in a row
         while waiting:
             group, waiting = waiting[:size], waiting[size:]
-            facts = await self._transaction(attempt, [recipients[number] for number in group], loop.time())
+            try:
+                facts = await self._transaction(attempt, [recipients[number] for number in group], loop.time())
+            except Exception:
+                # Of ours. What SparkPost has said to the transactions before it stands.
+                log.exception(events.INTERNAL_ERROR, queue_id=message.queue_id)
+                facts = [defect(sent=effort.permit.used)] * len(group)
             before, told = told, [classify(fact) for fact in facts]
             outcomes.update(zip(group, told, strict=True))
             beyond = [number for number in group if outcomes[number].cause is Cause.RECIPIENT_LIMIT]
@@ -153,6 +175,8 @@ def _may_be_about_one(fact: Fact) -> bool:
 def _untried(fault: Outcome) -> Outcome:
     """For recipients whose turn did not come."""
     fact = fault.fact
+    if isinstance(fact, Failure) and fact.kind is FailureKind.DEFECT:
+        return classify(Failure(Phase.RCPT, FailureKind.WITHHELD, f"not tried, after an {fact}"))
     if fact.phase not in _TRANSACTION or fault.scope in (Scope.LOGIN, Scope.CREDENTIAL):
         return fault
     return classify(Failure(Phase.RCPT, FailureKind.WITHHELD, f"not tried, as the connection failed: {fact}"))

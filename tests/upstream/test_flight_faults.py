@@ -850,6 +850,26 @@ async def test_one_that_is_taken_in_between_shows_that_the_others_may_be_too():
     assert [isinstance(outcome, Delivered) for outcome in outcomes] == ([False] * 9 + [True]) * 3
 
 
+async def test_a_defect_between_two_transactions_takes_no_answer_back(monkeypatch):
+    """Who was delivered to stays so; of the next nobody knows, and the others are not tried."""
+    transact, begun = Session.transact, []
+
+    async def breaks(session, envelope, recipients, *rest, **options):
+        begun.append(recipients)
+        if len(begun) == 2:
+            raise RuntimeError("a defect")
+        return await transact(session, envelope, recipients, *rest, **options)
+
+    monkeypatch.setattr(Session, "transact", breaks)
+    way = Way(per_transaction=1)
+    outcomes = await way.send(FIVE)
+    await way.close()
+
+    assert [type(outcome) for outcome in outcomes[:2]] == [Delivered, Ambiguous]
+    assert all(withheld(outcome) for outcome in outcomes[2:])
+    assert [to for _, to in way.flights[0].peer.accepted] == [("b",)]
+
+
 async def test_a_quota_that_is_used_up_is_so_for_all_recipients():
     """Nothing more is sent than what has been answered with it."""
     said = b"550 5.7.1 Exceed Sending Limit (daily)"
