@@ -82,9 +82,12 @@ class PooledUpstream(Upstream):
                     await client.quit()
 
 
-@dataclass(slots=True)
+@dataclass
 class Forwarder:
-    """aiosmtpd's handler: sends each message on before the client gets its answer."""
+    """aiosmtpd's handler: sends each message on before the client gets its answer.
+
+    Without slots: aiosmtpd looks at each attribute, and with them Python 3.11.2 has one that cannot be looked at.
+    """
 
     upstream: Upstream
 
