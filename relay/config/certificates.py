@@ -14,11 +14,16 @@ _MISMATCH: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """What is wrong with a file; `key` is which of the two files it is, `fatal` whether it stops the relay."""
+    """What is wrong with a file.
+
+    `key` is which of the two files it is, `fatal` whether it stops the relay, `unread` whether it could not be read at
+    all: that may pass though nothing changes in the file.
+    """
 
     text: str
     key: str = "certificate"
     fatal: bool = True
+    unread: bool = False
 
 
 class _EncryptedKey(Exception):
@@ -34,7 +39,9 @@ def examine_pair(certificate: str, key: str, now: datetime.datetime) -> Flaw | N
         return unreadable
     try:
         chain = x509.load_pem_x509_certificates(Path(certificate).read_bytes())
-    except ValueError:
+    except OSError as error:
+        return _unread(certificate, error, "certificate")
+    except (ValueError, x509.InvalidVersion):
         return Flaw(f"{certificate} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=_no_passphrase)
@@ -46,6 +53,8 @@ def examine_pair(certificate: str, key: str, now: datetime.datetime) -> Flaw | N
         if error.reason:
             return Flaw(f"{certificate} cannot be used for TLS: {error.reason.replace('_', ' ').lower()}")
         return Flaw(f"{key} holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)", "key")
+    except OSError as error:  # the certificate has been read just now
+        return _unread(key, error, "key")
     if now > chain[0].not_valid_after_utc:
         return Flaw(f"{certificate} expired on {chain[0].not_valid_after_utc:%Y-%m-%d}: renew it", fatal=False)
     if now < chain[0].not_valid_before_utc:
@@ -62,6 +71,8 @@ def examine_authorities(path: str) -> Flaw | None:
         ssl.create_default_context(cafile=path)
     except ssl.SSLError:
         return Flaw(f"{path} holds no certificates in PEM form (-----BEGIN CERTIFICATE-----)", "ca_file")
+    except OSError as error:
+        return _unread(path, error, "ca_file")
     return None
 
 
@@ -72,7 +83,11 @@ def _unreadable(path: str, key: str) -> Flaw | None:
         with open(path, "rb"):
             return None
     except OSError as error:
-        return Flaw(f"{path} cannot be read: {error.strerror}", key)
+        return _unread(path, error, key)
+
+
+def _unread(path: str, error: OSError, key: str) -> Flaw:
+    return Flaw(f"{path} cannot be read: {error.strerror}", key, unread=True)
 
 
 def _no_passphrase() -> str:

@@ -1,6 +1,7 @@
 """A certificate that is renewed on the disk: when it is taken, and when the one in use stays."""
 
 import os
+import resource
 import shutil
 import ssl
 import subprocess
@@ -132,6 +133,24 @@ def encrypted(files: Files) -> None:
     locked.rename(files.key)
 
 
+def failing(files: Files) -> None:
+    """A disk, or a server of files, that opens it and then reports an error."""
+    files.certificate.unlink()
+    files.certificate.symlink_to("/proc/self/mem")
+
+
+def failing_key(files: Files) -> None:
+    files.key.unlink()
+    files.key.symlink_to("/proc/self/mem")
+
+
+def of_no_version(files: Files) -> None:
+    """What no authority issues, and OpenSSL would take."""
+    octets = bytearray(ssl.PEM_cert_to_DER_cert(files.certificate.read_text()))
+    octets[octets.index(b"\xa0\x03\x02\x01\x02") + 4] = 7
+    files.certificate.write_text(ssl.DER_cert_to_PEM_cert(bytes(octets)))
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -139,6 +158,9 @@ def encrypted(files: Files) -> None:
         (mixed, "is not the private key of"),
         (empty, "holds no certificate"),
         (encrypted, "is encrypted: the relay cannot ask for a passphrase"),
+        (failing, "cert.pem cannot be read: Input/output error"),
+        (failing_key, "key.pem cannot be read: Input/output error"),
+        (of_no_version, "holds no certificate"),
     ],
 )
 def test_a_pair_that_will_not_do_changes_nothing(files: Files, spoil: Callable[[Files], None], words: str) -> None:
@@ -152,6 +174,22 @@ def test_a_pair_that_will_not_do_changes_nothing(files: Files, spoil: Callable[[
     assert files.serving == "old"
     files.place("new")
     assert (files.look(), files.serving) == ([None], "new")
+
+
+def test_what_could_not_be_read_is_tried_again(files: Files) -> None:
+    """No descriptor was left when the pair was renewed; no change comes after that one for two months."""
+    files.place("new")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        (problem,) = files.look(4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    assert problem is not None
+    assert problem.endswith("cannot be read: Too many open files")
+    assert files.serving == "old"
+    assert (files.look(2), files.serving) == ([None], "new")
 
 
 def test_a_pipe_is_not_read_again(files: Files) -> None:
