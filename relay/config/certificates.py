@@ -11,6 +11,8 @@ from typing import Final
 # The last is what OpenSSL says of a key of another type than the certificate's.
 _MISMATCH: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 
+LEGACY_CIPHERS: Final = "DEFAULT:@SECLEVEL=0"
+
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
@@ -30,8 +32,8 @@ class _EncryptedKey(Exception):
     """The private key wants a passphrase."""
 
 
-def examine_pair(certificate: str, key: str, now: datetime.datetime) -> Flaw | None:
-    """The first flaw of a certificate with its private key, or None."""
+def examine_pair(certificate: str, key: str, now: datetime.datetime, *, legacy: bool = False) -> Flaw | None:
+    """The first flaw of a certificate with its private key, or None; `legacy` lets keys be as short as old ones are."""
     from cryptography import x509  # 8 MB, which a relay without certificates need not have
 
     unreadable = _unreadable(certificate, "certificate") or _unreadable(key, "key")
@@ -44,7 +46,10 @@ def examine_pair(certificate: str, key: str, now: datetime.datetime) -> Flaw | N
     except (ValueError, x509.InvalidVersion):
         return Flaw(f"{certificate} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=_no_passphrase)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        if legacy:
+            context.set_ciphers(LEGACY_CIPHERS)
+        context.load_cert_chain(certificate, key, password=_no_passphrase)
     except _EncryptedKey:
         return Flaw(f"{key} is encrypted: the relay cannot ask for a passphrase; openssl pkey removes it", "key")
     except ssl.SSLError as error:

@@ -12,7 +12,7 @@ import ssl
 import structlog
 
 from relay.config import ListenerTls
-from relay.config.certificates import examine_pair
+from relay.config.certificates import LEGACY_CIPHERS, examine_pair
 from relay.config.rotation import Signature, signature_of
 from relay.config.secrets import is_stream
 from relay.observe import log as events
@@ -50,7 +50,8 @@ class ServerTls:
 
     def _renewed(self) -> bool:
         """Take the pair, or leave it; False if it could not be read."""
-        flaw = examine_pair(self._certificate, self._key, datetime.datetime.now(datetime.UTC))
+        now = datetime.datetime.now(datetime.UTC)
+        flaw = examine_pair(self._certificate, self._key, now, legacy=self._legacy)
         problem = None if flaw is None else flaw.text
         unread = flaw is not None and flaw.unread
         if flaw is None or not flaw.fatal:
@@ -79,7 +80,7 @@ class ServerTls:
             # OpenSSL 3 has TLS 1.0 and 1.1 at security level 0 alone: their handshakes are signed over SHA-1 and MD5.
             context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
             context.options |= ssl.OP_NO_SSLv3
-            context.set_ciphers("DEFAULT:@SECLEVEL=0")
+            context.set_ciphers(LEGACY_CIPHERS)
         else:
             context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self._certificate, self._key, password="")

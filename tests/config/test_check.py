@@ -1,6 +1,8 @@
 """Rules across keys, where the answer is yes, or only a warning; `bad_configs` has those where it is no."""
 
 import datetime
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +53,20 @@ def test_a_certificate_with_the_key_of_another_is_refused(load_text: Load, tmp_p
 
     with pytest.raises(ConfigError, match=r"listeners\[0\]\.tls\.key: .*b\.key is not the private key of .*a\.pem"):
         load_text(listener_with(certificate, key))
+
+
+def test_a_short_key_is_for_listeners_of_old_clients(load_text: Load, tmp_path: Path) -> None:
+    """`tls.legacy` lowers what is demanded of keys, and the check knows that."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here")
+    certificate, key = tmp_path / "a.pem", tmp_path / "a.key"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    section = listener_with(certificate, key)
+
+    with pytest.raises(ConfigError, match=r"a\.pem cannot be used for TLS: ee key too small"):
+        load_text(section)
+    assert load_text(section.replace("starttls,", "starttls, legacy: true,")).warnings == []
 
 
 def test_a_key_of_another_kind_than_the_certificate_is_refused(load_text: Load, tmp_path: Path) -> None:

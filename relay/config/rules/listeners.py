@@ -74,7 +74,7 @@ def listener_tls(config: Config) -> Iterator[Finding]:
                 if value is None:
                     yield Finding((*here, name), f"tls.mode {tls.mode} needs it: name the PEM file with the {name}")
         else:
-            flaw = examine_pair(tls.certificate, tls.key, datetime.datetime.now(datetime.UTC))
+            flaw = examine_pair(tls.certificate, tls.key, datetime.datetime.now(datetime.UTC), legacy=tls.legacy)
             if flaw is not None:
                 yield from_flaw(here, flaw)
 

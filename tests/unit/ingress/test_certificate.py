@@ -1,5 +1,6 @@
 """A certificate that is renewed on the disk: when it is taken, and when the one in use stays."""
 
+import datetime
 import os
 import resource
 import shutil
@@ -13,6 +14,7 @@ import trustme
 from structlog.testing import capture_logs
 
 from relay.config import ListenerTls
+from relay.config.certificates import examine_pair
 from relay.ingress.certificate import ServerTls
 
 
@@ -190,6 +192,27 @@ def test_what_could_not_be_read_is_tried_again(files: Files) -> None:
     assert problem.endswith("cannot be read: Too many open files")
     assert files.serving == "old"
     assert (files.look(2), files.serving) == ([None], "new")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_short_key_is_taken_where_a_listener_is_for_old_clients(files: Files, legacy: bool) -> None:
+    """RSA of 1024 bits, which they may not know beyond: the check, the start and a renewal agree on it."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
+    paths = {"certificate": str(files.certificate), "key": str(files.key)}
+    subprocess.run([*command, "-keyout", paths["key"], "-out", paths["certificate"]], check=True, capture_output=True)
+    flaw = examine_pair(*paths.values(), datetime.datetime.now(datetime.UTC), legacy=legacy)
+    section = ListenerTls.model_validate({"mode": "implicit", "legacy": legacy} | paths)
+
+    if legacy:
+        assert flaw is None
+        files.tls = ServerTls("local", section)
+        files.certificate.touch()
+        assert files.look() == [None]
+    else:
+        assert flaw is not None
+        assert flaw.text.endswith("cannot be used for TLS: ee key too small")
 
 
 def test_a_pipe_is_not_read_again(files: Files) -> None:
