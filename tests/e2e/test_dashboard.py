@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, Route, async_playwright, expect
 
 from relay.app import Relay
 from relay.core.lifecycle import State
 from relay.sandbox import Port, Sandbox
-from tests.support.admin import TOKEN, ask, keeping, tcp_of, unix_of
+from tests.support.admin import TOKEN, ask, fill, keeping, tcp_of, unix_of
 from tests.support.client import send
 from tests.support.ledger import settled
 from tests.support.running import port_of, relay_to, sandbox_with
@@ -149,3 +149,196 @@ async def test_a_relay_that_is_gone_is_told_of(tmp_path):
         await expect(page.locator("#verdict")).to_have_text("Mail flows.")
         await relay.admin.stop()
         await expect(page.locator("#verdict")).to_contain_text("The relay does not answer", timeout=30_000)
+
+
+async def unlocked(page: Page) -> None:
+    """The page anew, with a clock that the test turns, and open."""
+    await page.clock.install()
+    await page.reload()
+    await unlock(page)
+    await expect(page.locator("#inside")).to_be_visible()
+    await expect(page.locator("#credentials tr")).to_have_count(1)
+
+
+async def fill_new(folder: Path, count: int) -> None:
+    """A spool with so many messages."""
+    async with sandbox_with(folder / "tls") as sandbox, relay_to(sandbox, **keeping(folder)):
+        pass
+    fill(folder / "spool.db", count)
+
+
+async def a_round(page: Page) -> None:
+    """The page looks once more by itself at ports and messages."""
+    async with page.expect_response("**/api/v1/messages?*") as answer:
+        await page.clock.run_for(5000)
+    await (await answer.value).finished()
+    await page.evaluate("fetch('api/v1/status').then((answer) => answer.json())")  # the page has had its turn
+
+
+@in_a_browser
+async def test_what_an_action_came_to_stays_to_be_read(tmp_path):
+    """The page's own watch says nothing over it."""
+    async with watched(tmp_path) as (_, relay, page):
+        await send(port_of(relay))
+        await unlocked(page)
+        await page.get_by_label("Choose all that are shown").check()
+        await page.get_by_role("button", name="Hold").click()
+        await expect(page.locator("#outcome")).to_have_text("hold: 1 of 1")
+        for _ in range(2):
+            await a_round(page)
+        told = await page.locator("#outcome").text_content()
+
+    assert told == "hold: 1 of 1"
+
+
+@in_a_browser
+async def test_one_watch_goes_on_however_often_it_was_unlocked(tmp_path):
+    """Each time the token was refused in between, as when it has changed."""
+    async with watched(tmp_path) as (_, _, page):
+        await unlocked(page)
+        for _ in range(4):
+            await page.route(
+                "**/api/v1/messages?*", lambda route: route.fulfill(status=401, json={"error": "no"}), times=1
+            )
+            await page.get_by_role("button", name="Look").click()
+            await expect(page.locator("#refusal")).to_have_text("no")
+            await unlock(page)
+            await expect(page.locator("#inside")).to_be_visible()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        await a_round(page)
+        await a_round(page)
+
+    assert sum(url.endswith("/endpoints") for url in asked) == 2
+
+
+@in_a_browser
+async def test_the_keyboard_keeps_its_place_and_nothing_is_read_aloud_twice(tmp_path):
+    """While the page looks again and again, and a message comes meanwhile."""
+    async with watched(tmp_path) as (_, relay, page):
+        await send(port_of(relay), "c@example.net")
+        (message,) = await settled(relay, lambda found: found[0].state is State.QUEUED)
+        await unlocked(page)
+        await expect(page.locator("#verdict")).to_have_text("Mail is taken, but not all of it can go now.")
+        await page.evaluate(
+            "new MutationObserver((all) => { window.said = (window.said ?? 0) + all.length; })"
+            ".observe(document.getElementById('health'), { childList: true, subtree: true, characterData: true })"
+        )
+        opens = page.get_by_role("button", name=message.queue_id)
+        await opens.focus()
+        await a_round(page)
+        await expect(opens).to_be_focused()
+        await send(port_of(relay), "d@example.net")
+        await a_round(page)
+        await expect(page.locator("#messages tr")).to_have_count(2)
+        await expect(opens).to_be_focused()
+        said = await page.evaluate("window.said ?? 0")
+
+    assert said == 0
+
+
+@in_a_browser
+async def test_more_is_more_of_what_is_shown(tmp_path):
+    """Whatever has been typed into the filter since; the page's own watch does not look for it either."""
+    await fill_new(tmp_path, 250)
+    async with watched(tmp_path) as (_, _, page):
+        await unlocked(page)
+        await expect(page.locator("#messages tr")).to_have_count(100)
+        await page.get_by_label("Search").fill("customer-249")
+        await a_round(page)
+        await expect(page.locator("#messages tr")).to_have_count(100)
+        await page.get_by_role("button", name="More").click()
+        await expect(page.locator("#messages tr")).to_have_count(200)
+        await page.get_by_role("button", name="Look").click()
+        await expect(page.locator("#messages tr")).to_have_count(1)
+
+
+@in_a_browser
+async def test_a_later_look_overtakes_an_earlier_one(tmp_path):
+    """Whose answer comes last is not what counts."""
+    await fill_new(tmp_path, 3)
+    async with watched(tmp_path) as (_, _, page):
+        await unlocked(page)
+        await expect(page.locator("#messages tr")).to_have_count(3)
+        let_go = asyncio.Event()
+
+        async def late(route: Route) -> None:
+            await let_go.wait()
+            await route.continue_()
+
+        await page.route("**/api/v1/messages?*q=nobody*", late)
+        await page.get_by_label("Search").fill("nobody")
+        async with page.expect_request("**/api/v1/messages?*q=nobody*"):
+            await page.get_by_role("button", name="Look").click()
+        await page.get_by_label("Search").fill("customer-2")
+        await page.get_by_role("button", name="Look").click()
+        await expect(page.locator("#messages tr")).to_have_count(1)
+        async with page.expect_response("**/api/v1/messages?*q=nobody*") as answer:
+            let_go.set()
+        await (await answer.value).finished()
+        await page.evaluate("fetch('api/v1/status').then((answer) => answer.json())")  # the page has had its turn
+        rows = await page.locator("#messages tr").count()
+
+    assert rows == 1
+
+
+@in_a_browser
+async def test_a_long_search_is_not_repeated_by_itself(tmp_path):
+    """It reads the whole spool; what is found quickly is kept up to date."""
+    await fill_new(tmp_path, 20_001)
+    async with watched(tmp_path) as (_, _, page):
+        await unlocked(page)
+        await page.get_by_label("Search").fill("customer-20001@")
+        await page.get_by_role("button", name="Look").click()
+        await expect(page.locator("#messages tr")).to_have_count(1)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        for _ in range(3):
+            async with page.expect_response("**/api/v1/credentials"):
+                await page.clock.run_for(5000)
+
+    assert not [url for url in asked if "/messages" in url]
+
+
+@in_a_browser
+async def test_a_double_click_is_one_action(tmp_path):
+    """The second would find nothing to move, and say so over the outcome of the first."""
+    async with watched(tmp_path) as (_, relay, page):
+        await send(port_of(relay))
+        await unlocked(page)
+        await page.get_by_label("Choose all that are shown").check()
+        posts: list[str] = []
+        page.on("request", lambda request: posts.append(request.url) if request.method == "POST" else None)
+        await page.get_by_role("button", name="Hold").dblclick()
+        await expect(page.locator("#outcome")).to_have_text("hold: 1 of 1")
+
+    assert len(posts) == 1
+
+
+@in_a_browser
+async def test_a_proxy_that_answers_for_the_relay_is_told_of_in_words(tmp_path):
+    """It answers in HTML."""
+    async with watched(tmp_path) as (_, _, page):
+        await page.route("**/api/v1/status", lambda route: route.fulfill(status=502, body="<html>Bad Gateway"))
+        await expect(page.locator("#verdict")).to_have_text(
+            "The relay does not answer (no answer of a relay, status 502)."
+        )
+
+
+@in_a_browser
+async def test_a_token_may_be_any_text(tmp_path):
+    """As it may for other programs that ask."""
+    token = "sésame-ouvre-toi-€-0123456789"
+    async with watched(tmp_path, **keeping(tmp_path, token=token)) as (_, _, page):
+        await unlock(page, token)
+        await expect(page.locator("#inside")).to_be_visible()
+
+
+@in_a_browser
+async def test_what_would_turn_text_round_is_shown_escaped(tmp_path):
+    """An address that reads as another one from right to left, as in the listings of `queue`."""
+    async with watched(tmp_path) as (_, relay, page):
+        await send(port_of(relay), content="From: a@example.com\r\nSubject: \u202emoc\u2066\r\n\r\nx\r\n".encode())
+        await unlock(page)
+        await page.locator("#messages tr button").click()
+        await expect(page.locator("#header")).to_contain_text("Subject: \\u202emoc\\u2066")
