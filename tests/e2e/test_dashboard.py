@@ -342,3 +342,57 @@ async def test_what_would_turn_text_round_is_shown_escaped(tmp_path):
         await unlock(page)
         await page.locator("#messages tr button").click()
         await expect(page.locator("#header")).to_contain_text("Subject: \\u202emoc\\u2066")
+
+
+@in_a_browser
+@pytest.mark.parametrize("width", [375, 1280])
+async def test_no_word_is_too_long_for_the_page(tmp_path, width):
+    """The longest address there can be, in the list and in the message; on a telephone, too."""
+    longest = "x" * 64 + "@" + ".".join(["y" * 63, "y" * 63, "y" * 61])
+    async with watched(tmp_path) as (_, relay, page):
+        await page.set_viewport_size({"width": width, "height": 800})
+        await send(port_of(relay), longest, content=b"From: a@example.com\r\nX: " + b"z" * 900 + b"\r\n\r\nx\r\n")
+        await unlock(page)
+        await page.locator("#messages tr button").click()
+        await expect(page.locator("#recipients tr")).to_have_count(1)
+        wide = await page.evaluate("document.documentElement.scrollWidth")
+
+    assert wide <= width
+
+
+@in_a_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_all_text_stands_out(tmp_path, scheme):
+    """By 4.5 to 1 at least, the contrast that WCAG 2 asks for, on the page and on its panes."""
+    names = ["good", "bad", "waits", "dim"]
+    async with watched(tmp_path) as (_, _, page):
+        await page.emulate_media(color_scheme=scheme)
+        colours = await page.evaluate(
+            """(names) => {
+              const probe = document.body.appendChild(document.createElement("i"));
+              const drawn = document.createElement("canvas").getContext("2d");
+              return Object.fromEntries([...names.map((one) => `var(--${one})`), "var(--pane)", "Canvas"].map((one) => {
+                probe.style.color = one;
+                drawn.fillStyle = getComputedStyle(probe).color;
+                drawn.fillRect(0, 0, 1, 1);
+                return [one, [...drawn.getImageData(0, 0, 1, 1).data].slice(0, 3)];
+              }));
+            }""",
+            names,
+        )
+
+    for name in names:
+        for ground in ("var(--pane)", "Canvas"):
+            assert contrast(colours[f"var(--{name})"], colours[ground]) >= 4.5, (name, ground)
+
+
+def contrast(one: list[int], other: list[int]) -> float:
+    """WCAG 2: the ratio of their luminances."""
+    bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: list[int]) -> float:
+    parts = (value / 255 for value in colour)
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
