@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from aiohttp import web
@@ -50,12 +50,12 @@ class Messages:
             limit=_limit(request.query.get("limit")),
         )
         messages = [entries.summary(entry, desk.username(entry)) for entry in page.entries]
-        return _answer({"messages": messages, "cursor": page.cursor})
+        return web.json_response({"messages": messages, "cursor": page.cursor})
 
     async def show(self, request: web.Request) -> web.Response:
         desk, queue_id = self._desk, request.match_info["id"]
         entry = await desk.entry(queue_id)
-        return _answer(entries.detail(entry, desk.username(entry), await desk.header(queue_id)))
+        return web.json_response(entries.detail(entry, desk.username(entry), await desk.header(queue_id)))
 
     async def content(self, request: web.Request) -> web.StreamResponse:
         """The message as it is sent, octet by octet."""
@@ -101,11 +101,6 @@ class Messages:
             f'send {{"command": "{COMMANDS[0]}", "ids": ["ID", …]}} as JSON; commands: {", ".join(COMMANDS)};'
             f" at most {LONGEST_PAGE} ids",
         )
-
-
-def _answer(body: dict[str, Any]) -> web.Response:
-    """A page of messages may have a hundred thousand recipients, and mail waits while it is written."""
-    return web.Response(body=orjson.dumps(body), content_type="application/json", charset="utf-8")
 
 
 async def _send(response: web.StreamResponse, chunks: Iterator[bytes]) -> None:
