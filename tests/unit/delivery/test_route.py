@@ -1,6 +1,7 @@
 """Which way an attempt takes, and when it goes on by the other."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -55,6 +56,19 @@ class Way:
     async def prove(self, login: Login, *, patience: float, fresh: bool = False) -> Outcome | None:
         self.proofs += 1
         return self.outcomes[0]
+
+
+class Forgetful:
+    """What knows of ways, and cannot learn."""
+
+    def __init__(self, known: object) -> None:
+        self._known = known
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._known, name)
+
+    def learn(self, *_: object) -> None:
+        raise RuntimeError("a defect")
 
 
 class World:
@@ -146,12 +160,8 @@ async def test_a_defect_behind_an_answer_takes_it_not_back(over: str, monkeypatc
         world.circuits.target_down(US, BLOCKED)
     way: Way = getattr(world, over)
     way.outcomes = (DELIVERED,)
-
-    def breaks(*_: object) -> None:
-        raise RuntimeError("a defect")
-
-    monkeypatch.setattr(world.circuits, "learn", breaks)
-    monkeypatch.setattr(world.https_known, "learn", breaks)
+    monkeypatch.setattr(world.route, "_circuits", Forgetful(world.circuits))
+    monkeypatch.setattr(world.route, "_last_resort", Forgetful(world.https_known))
     effort = Effort(4.0)
     effort.permit.used = True
     one = message("Q1", recipients=2)
