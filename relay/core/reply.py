@@ -332,7 +332,9 @@ def login_refused(credential: str, said: str, queue_id: str) -> Reply:
 
 def own_key_refused(said: str, queue_id: str) -> Reply:
     """The key is the one that the application itself presented, and no credential of ours."""
-    return _reply(451, "4.3.5", f"SparkPost refused the API key that this session logged in with: {said} ({queue_id})")
+    return _reply(
+        451, "4.3.5", f"SparkPost refused the API key that the application logged in with: {said} ({queue_id})"
+    )
 
 
 def relay_misconfigured(said: str, queue_id: str) -> Reply:

@@ -84,17 +84,18 @@ class SmtpChannel:
                 # SparkPost takes so many at once and no more (452 4.5.3): the rest goes in the next transaction.
                 size = group.index(beyond[0]) or 1
                 waiting = [*beyond, *waiting]
-            if waiting and (fault := _fault_of_the_way(told, before)) is not None:
-                outcomes.update(dict.fromkeys(waiting, _untried(fault)))
-                break
             reason = _put_off(facts)
             put_off = put_off + 1 if reason is not None else 0
-            if reason is not None and put_off >= PUT_OFF_AT_MOST:
-                outcomes.update(dict.fromkeys(waiting, classify(reason)))
-                break
-            if waiting and effort.permit.ending:
-                outcomes.update(dict.fromkeys(waiting, classify(STOPPING)))
-                break
+            if (fault := _fault_of_the_way(told, before)) is not None:
+                end = _untried(fault)
+            elif reason is not None and put_off >= PUT_OFF_AT_MOST:
+                end = classify(reason)
+            elif effort.permit.ending:
+                end = classify(STOPPING)
+            else:
+                continue
+            outcomes.update(dict.fromkeys(waiting, end))
+            break
         done = tuple([(recipient, outcomes[number]) for number, recipient in enumerate(recipients)])
         return AttemptReport(done, attempt.endpoint, attempt.connect, attempt.transaction)
 

@@ -11,9 +11,8 @@ import contextlib
 import io
 import socket
 import ssl
-import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import IO, Any, Final
@@ -24,7 +23,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from relay.core.envelope import Recipient
 from relay.core.login import Login, origin, subaccount_of
-from relay.core.message import Content, Message
+from relay.core.message import Message
 from relay.core.outcome import STOPPING, Fact, Failure, FailureKind, HttpAnswer, Outcome, Phase, Scope, classify, defect
 from relay.core.ports import AttemptReport, Effort, Permit
 from relay.core.secret import MASK
@@ -32,18 +31,16 @@ from relay.observe import log as events
 from relay.upstream.addresses import Names
 from relay.upstream.api_answers import MAX_ANSWER, read_answer
 from relay.upstream.failure import UpstreamFailure
-from relay.upstream.transmission import TAIL, NotOverHttps, head, json_text, mime, wishes
+from relay.upstream.transmission import NotOverHttps, head, wishes
+from relay.upstream.upload import SMALL, Upload, encode, scratch
 
 log = structlog.get_logger()
 
 CONNECTIONS: Final = 10  # fact sheet 3.2
-LARGEST: Final = 20_000_000  # octets; fact sheet 3.2
 ANSWER_SECONDS: Final = 300.0  # fact sheet 3.2
 _REST_SECONDS: Final = 30.0  # for the rest of an answer that has begun
 _IDLE_SECONDS: Final = 15.0
 _STAND_IN_SECONDS: Final = 2.0  # for a lookup, where an earlier one has found addresses
-_PIECE: Final = 64 * 1024
-_SMALL: Final = 256 * 1024  # content that is encoded at once, and in memory
 _LEAST_PATIENCE: Final = 0.5  # seconds: once there is a connection to be had, it gets a fair chance
 _UNDERSTOOD: Final = frozenset({400, 413, 422})  # the key was good for asking
 _OURS: Final = frozenset({FailureKind.LEASE, FailureKind.WITHHELD})  # not sent, and the next is not for the same reason
@@ -92,7 +89,7 @@ class HttpChannel:
         self, message: Message, recipients: Sequence[Recipient], login: Login, effort: Effort
     ) -> AttemptReport:
         url = self._api_url(login)
-        with _scratch() as encoded:
+        with scratch() as encoded:
             try:
                 headers = _headers(login)
                 asked = wishes(message.content.header)
@@ -100,10 +97,10 @@ class HttpChannel:
                     raise NotOverHttps(f"no upstream.http.url is known for credential {login.credential}")
                 if effort.whole and len(recipients) > 1:
                     raise NotOverHttps("a message for several recipients at once needs a spool for that")
-                if message.content.size <= _SMALL and not message.content.eight_bit:
-                    _encode(message.content, encoded)
+                if message.content.size <= SMALL and not message.content.eight_bit:
+                    encode(message.content, encoded)
                 else:
-                    await asyncio.to_thread(_encode, message.content, encoded)
+                    await asyncio.to_thread(encode, message.content, encoded)
             except NotOverHttps as reason:
                 failure = Failure(Phase.REQUEST, FailureKind.SMTP_ONLY, f"not sent over HTTPS: {reason}")
             except OSError as error:
@@ -136,7 +133,7 @@ class HttpChannel:
             if outcomes and effort.permit.ending:
                 outcomes.append(classify(STOPPING))
                 continue
-            upload = _Upload(head(recipient, asked), encoded, effort.permit, self._answer_seconds)
+            upload = Upload(head(recipient, asked), encoded, effort.permit, self._answer_seconds)
             begun = loop.time()
             outcomes.append(classify(await self._post(url, headers, upload, effort.patience, login)))
             connecting += (upload.started or loop.time()) - begun
@@ -163,7 +160,7 @@ class HttpChannel:
         except NotOverHttps as reason:
             return classify(Failure(Phase.REQUEST, FailureKind.SMTP_ONLY, str(reason)))
         with io.BytesIO() as nothing:
-            upload = _Upload(b"{}", nothing, Permit(), min(patience, self._answer_seconds), tail=b"")
+            upload = Upload(b"{}", nothing, Permit(), min(patience, self._answer_seconds), tail=b"")
             fact = await self._post(url, headers, upload, patience, login)
         if isinstance(fact, HttpAnswer):
             return None if fact.status in _UNDERSTOOD else classify(fact)
@@ -171,9 +168,7 @@ class HttpChannel:
             fact = replace(fact, phase=Phase.REQUEST)  # nothing can have been taken
         return classify(fact)
 
-    async def _post(
-        self, url: str, headers: Mapping[str, str], upload: "_Upload", patience: float, login: Login
-    ) -> Fact:
+    async def _post(self, url: str, headers: Mapping[str, str], upload: Upload, patience: float, login: Login) -> Fact:
         """One request, as soon as a connection is free for it: its answer, or how none came."""
         loop = asyncio.get_running_loop()
         until = loop.time() + patience
@@ -196,7 +191,7 @@ class HttpChannel:
             self._slots.release()
 
     async def _exchange(
-        self, url: str, headers: Mapping[str, str], upload: "_Upload", patience: float, login: Login
+        self, url: str, headers: Mapping[str, str], upload: Upload, patience: float, login: Login
     ) -> Fact:
         try:
             async with asyncio.timeout(patience) as limit:
@@ -270,51 +265,6 @@ class _Resolver(AbstractResolver):
         """What is under way ends by itself."""
 
 
-class _Upload:
-    """The body of one request on its way: how far it has come, and whether it may be ended."""
-
-    def __init__(
-        self, start: bytes, encoded: IO[bytes], permit: Permit, answer_seconds: float, *, tail: bytes = TAIL
-    ) -> None:
-        self.size = len(start) + encoded.seek(0, 2) + len(tail)
-        self.phase = Phase.CONNECT
-        self.started: float | None = None
-        self.withheld = False
-        self._start = start
-        self._encoded = encoded
-        self._tail = tail
-        self._permit = permit
-        self._answer_seconds = answer_seconds
-        self._stopped = False
-
-    def stop(self) -> bool:
-        """It is over: nothing more is sent. True if everything was."""
-        self._stopped = True
-        return self.phase is Phase.RESPONSE
-
-    async def pieces(self, limit: asyncio.Timeout, patience: float) -> AsyncIterator[bytes]:
-        """The body in pieces; `limit` is moved on with each, so that it strikes when one stands still."""
-        loop = asyncio.get_running_loop()
-        self.started = loop.time()
-        self.phase = Phase.REQUEST
-        self._encoded.seek(0)
-        pending = self._start
-        while not self._stopped and (piece := self._encoded.read(_PIECE)):
-            if len(pending) + len(piece) > _PIECE:
-                limit.reschedule(loop.time() + patience)
-                yield pending
-                pending = b""
-            pending += piece
-        if self._stopped:
-            return
-        if not self._permit.ask():
-            self.withheld = True
-            raise ConnectionAbortedError("the claim on the message ran out")
-        self.phase = Phase.RESPONSE
-        limit.reschedule(loop.time() + self._answer_seconds)
-        yield pending + self._tail
-
-
 def _headers(login: Login) -> dict[str, str]:
     """What every request of a login says; raises NotOverHttps for a key that no header can carry."""
     key = login.key.reveal()
@@ -329,30 +279,6 @@ def _headers(login: Login) -> dict[str, str]:
     }
     subaccount = subaccount_of(login.username)
     return headers if subaccount is None else {**headers, "X-MSYS-SUBACCOUNT": str(subaccount)}
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[IO[bytes]]:
-    """Room for a message that is encoded, in memory while it is small. What its end comes to changes nothing."""
-    file = tempfile.SpooledTemporaryFile(2 * _SMALL)  # noqa: SIM115 - its close must not raise
-    try:
-        yield file
-    finally:
-        with contextlib.suppress(OSError):
-            file.close()
-
-
-def _encode(content: Content, target: IO[bytes]) -> None:
-    """Write the message as JSON text; raises OSError where content cannot be read or written, and NotOverHttps if it is
-    too large only because of what HTTPS makes of it.
-    """
-    size = 0
-    for piece in mime(content):
-        size += len(piece)
-        target.write(json_text(piece))
-    target.flush()
-    if content.size < size > LARGEST:
-        raise NotOverHttps("re-encoded for it, the message is larger than SparkPost takes")
 
 
 async def _body(response: aiohttp.ClientResponse, key: str) -> bytes:
@@ -370,7 +296,7 @@ async def _body(response: aiohttp.ClientResponse, key: str) -> bytes:
     return b""
 
 
-def _failure(upload: _Upload, kind: FailureKind) -> Failure:
+def _failure(upload: Upload, kind: FailureKind) -> Failure:
     """Where the request was when it broke off."""
     if upload.withheld:
         return Failure(upload.phase, FailureKind.LEASE, "the claim on the message ran out before it was sent")

@@ -179,7 +179,7 @@ async def test_a_passthrough_key_that_is_revoked_is_the_sessions_own(tmp_path):
 
     assert taken[0] == 250
     assert refused[0] == 451
-    assert refused[1].startswith(b"4.3.5 SparkPost refused the API key that this session logged in with: 535 5.7.8")
+    assert refused[1].startswith(b"4.3.5 SparkPost refused the API key that the application logged in with: 535 5.7.8")
 
 
 async def test_passthrough_without_sparkpost_is_454(tmp_path):
